@@ -1,0 +1,84 @@
+//! Whose record a statement touches: patient keys with the place where each was seen.
+
+use pgward_config::PatientRegion;
+use smallvec::SmallVec;
+
+/// A decoded patient key. It has no `Display`, so that it cannot reach a log by accident.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub enum PatientKey {
+    /// 16 bytes of a uuid.
+    Uuid([u8; 16]),
+    /// A bigint.
+    Bigint(i64),
+    /// Text, byte for byte.
+    Text(Box<[u8]>),
+}
+
+impl std::fmt::Debug for PatientKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("PatientKey(..)")
+    }
+}
+
+/// Where a key was seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whence {
+    /// The n-th literal of the text (from 0), beginning at this byte of the text.
+    Literal {
+        /// Ordinal of the literal.
+        ordinal: u32,
+        /// Byte offset in the text.
+        at: u32,
+    },
+    /// Parameter `$n` (from 1).
+    Param(u16),
+    /// Row of a COPY (from 1).
+    CopyRow(u64),
+}
+
+/// One patient that a statement touches.
+#[derive(Clone, Debug)]
+pub struct Mention {
+    /// Whose record.
+    pub key: PatientKey,
+    /// Where the key was seen first.
+    pub whence: Whence,
+    /// The patient's region, when the statement is an INSERT that carries it.
+    pub region: Option<PatientRegion>,
+}
+
+/// The patients that a statement touches, each once, in the order seen. Empty when it touches no patient table.
+#[derive(Clone, Debug, Default)]
+pub struct Evidence {
+    /// The patients.
+    pub mentions: SmallVec<[Mention; 1]>,
+}
+
+/// Bind parameters, as the analysis reads them.
+pub trait Params {
+    /// The value of `$n` (from 1): `None` if there is no such parameter, `Some(None)` for NULL, else its bytes.
+    fn value(&self, n: u16) -> Option<Option<&[u8]>>;
+    /// True where `$n` is in binary format.
+    fn binary(&self, n: u16) -> bool;
+    /// The declared type of `$n`, 0 where the client left it open.
+    fn oid(&self, n: u16) -> u32;
+}
+
+/// No parameters: a simple Query.
+pub struct NoParams;
+
+impl Params for NoParams {
+    fn value(&self, _: u16) -> Option<Option<&[u8]>> {
+        None
+    }
+    fn binary(&self, _: u16) -> bool {
+        false
+    }
+    fn oid(&self, _: u16) -> u32 {
+        0
+    }
+}
+
+/// Where a statement's patient keys stand; made by the analysis, read by evidence.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct KeySources;

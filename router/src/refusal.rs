@@ -1,0 +1,93 @@
+//! Refusals: why a statement goes nowhere, said to the client as a PostgreSQL error.
+
+use std::borrow::Cow;
+
+/// A statement that is not forwarded, with its whole reason. No patient key and no literal ever stands in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// What went against it.
+    pub kind: RefusalKind,
+    /// MESSAGE: what was seen.
+    pub message: Cow<'static, str>,
+    /// DETAIL
+    pub detail: Option<Cow<'static, str>>,
+    /// HINT: what to do.
+    pub hint: Option<Cow<'static, str>>,
+    /// Character position in the statement's text, from 1 (syntax errors).
+    pub position: Option<u32>,
+}
+
+/// Kinds of refusals, each with an SQLSTATE. Class `PW` is PgWard's own (SQL leaves classes that begin with I to Z to
+/// implementations).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RefusalKind {
+    /// A patient table without a patient.
+    NoPatient,
+    /// Patients of more than one shard.
+    SeveralRegions,
+    /// A table that is not declared.
+    UndeclaredTable,
+    /// A patient that the directory does not know.
+    UnknownPatient,
+    /// Sovereignty: the origin may not reach the patient's region.
+    Sovereignty,
+    /// Another shard or node than the open transaction's.
+    TransactionElsewhere,
+    /// A key that cannot be decoded.
+    UndecodableKey,
+    /// A statement that no shard may run: DDL on patient tables, writes to reference tables, two-phase commit …
+    Unplaceable,
+    /// A class above the session's ceiling.
+    AboveCeiling,
+    /// A patient region that no shard serves.
+    RegionUnserved,
+    /// No healthy node for this statement.
+    NoHealthyNode,
+    /// A row of a COPY.
+    CopyRow,
+    /// Not a PostgreSQL statement.
+    Syntax,
+    /// A part of PostgreSQL that the pool mode does not offer.
+    Unsupported,
+}
+
+impl RefusalKind {
+    /// The SQLSTATE.
+    pub const fn sqlstate(self) -> &'static str {
+        match self {
+            Self::NoPatient => "PW001",
+            Self::SeveralRegions => "PW002",
+            Self::UndeclaredTable => "PW003",
+            Self::UnknownPatient => "PW004",
+            Self::Sovereignty => "PW005",
+            Self::TransactionElsewhere => "PW006",
+            Self::UndecodableKey => "PW007",
+            Self::Unplaceable => "PW008",
+            Self::AboveCeiling => "PW009",
+            Self::RegionUnserved => "PW010",
+            Self::NoHealthyNode => "PW011",
+            Self::CopyRow => "PW012",
+            Self::Syntax => "42601",
+            Self::Unsupported => "0A000",
+        }
+    }
+}
+
+impl Refusal {
+    /// A refusal with a message alone.
+    pub fn new(kind: RefusalKind, message: impl Into<Cow<'static, str>>) -> Self {
+        Self { kind, message: message.into(), detail: None, hint: None, position: None }
+    }
+
+    /// With a DETAIL.
+    pub fn detail(mut self, detail: impl Into<Cow<'static, str>>) -> Self {
+        self.detail = Some(detail.into());
+        self
+    }
+
+    /// With a HINT.
+    pub fn hint(mut self, hint: impl Into<Cow<'static, str>>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}
