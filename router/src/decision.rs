@@ -96,6 +96,17 @@ pub enum PassedOver {
     Failed,
 }
 
+impl PassedOver {
+    /// The words of audit records.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Down => "down",
+            Self::Lag => "lag",
+            Self::Failed => "failed",
+        }
+    }
+}
+
 /// The server to use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
@@ -130,6 +141,23 @@ pub enum Reason {
     Transaction,
     /// No patient in it: the origin's home shard.
     HomeShard,
+    /// It opens a transaction that may write: the primary, whatever its first statement is.
+    ReadWriteTransaction,
+}
+
+impl Reason {
+    /// The words of audit records.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Emergency => "emergency",
+            Self::Write => "write",
+            Self::BestReplica => "best replica",
+            Self::NoReplica => "no replica",
+            Self::Transaction => "transaction",
+            Self::HomeShard => "home shard",
+            Self::ReadWriteTransaction => "read-write transaction",
+        }
+    }
 }
 
 /// One statement's way, with its whole reason.

@@ -3,12 +3,21 @@
 //! Everything here is a value computed from values: no sockets, no files, no clock, no runtime. The same inputs give
 //! the same [`Decision`] in production, in tests and in `pgward route`.
 
+pub mod decide;
 pub mod decision;
+pub mod directory;
 pub mod evidence;
+pub mod hash;
+mod permit;
+pub mod placement;
 pub mod refusal;
 pub mod statement;
 
-pub use decision::{Candidate, Decision, Facts, Located, NodeView, Pin, Reason, Target};
+pub use decide::{Ask, Router};
+pub use decision::{Candidate, Decision, Facts, Located, NodeView, PassedOver, Pin, Reason, Target, Transaction};
+pub use directory::{DirectoryLookup, Entry, NoDirectory};
 pub use evidence::{Evidence, Mention, Params, PatientKey, Whence};
+pub use hash::{PatientHasher, hash_key};
+pub use placement::Views;
 pub use refusal::{Refusal, RefusalKind};
 pub use statement::{Action, Analysed, Kind, Shape, Statement, TableUse};

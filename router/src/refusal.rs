@@ -45,6 +45,10 @@ pub enum RefusalKind {
     NoHealthyNode,
     /// A row of a COPY.
     CopyRow,
+    /// The region that an INSERT carries is not the one that the directory has.
+    RegionContradiction,
+    /// The directory cannot take a new patient.
+    DirectoryUnwritable,
     /// Not a PostgreSQL statement.
     Syntax,
     /// A part of PostgreSQL that the pool mode does not offer.
@@ -67,6 +71,8 @@ impl RefusalKind {
             Self::RegionUnserved => "PW010",
             Self::NoHealthyNode => "PW011",
             Self::CopyRow => "PW012",
+            Self::RegionContradiction => "PW013",
+            Self::DirectoryUnwritable => "58030",
             Self::Syntax => "42601",
             Self::Unsupported => "0A000",
         }
