@@ -1,0 +1,377 @@
+//! What is recorded: decisions, and events beside them.
+
+use std::time::{Duration, SystemTime};
+
+use pgward_config::{Class, PoolKind};
+
+use crate::json;
+use crate::patient::PatientHash;
+
+/// Who asks and from where: what every record of one session has in common, encoded once when the session begins.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Who {
+    json: Box<[u8]>,
+}
+
+impl Who {
+    /// `session` is the proxy's number of the session, `client` the peer's address. User and client may be whatever
+    /// the peer sent; they are escaped.
+    pub fn new(session: u64, user: &str, client: &str, listener: &str, origin: &str) -> Self {
+        let mut out = Vec::with_capacity(160);
+        out.extend_from_slice(b",\"session\":");
+        json::integer(&mut out, session);
+        for (name, value) in [("user", user), ("client", client), ("listener", listener), ("origin", origin)] {
+            field(&mut out, name, value);
+        }
+        Self { json: out.into() }
+    }
+}
+
+/// One decision about one statement. All fields are borrowed from the session.
+#[derive(Clone, Copy, Debug)]
+pub struct Record<'a> {
+    /// Session, user, client, listener, origin.
+    pub who: &'a Who,
+    /// True inside a transaction block.
+    pub transaction: bool,
+    /// `read`, `analytics`, `write`, `emergency`.
+    pub kind: &'static str,
+    /// Class in force. A record of class emergency is never refused: see [`AuditLog::append`](crate::AuditLog::append).
+    pub class: Class,
+    /// Fingerprint of the statement's shape.
+    pub fingerprint: &'a str,
+    /// The patients, as hashes.
+    pub patients: &'a [PatientHash],
+    /// Where each of the patients was seen, in the same order.
+    pub evidence: &'a [Place],
+    /// Home region of the patients.
+    pub home: Option<&'a str>,
+    /// Target shard.
+    pub shard: Option<&'a str>,
+    /// Target node.
+    pub node: Option<&'a str>,
+    /// Target pool.
+    pub pool: Option<PoolKind>,
+    /// The nodes that were considered.
+    pub candidates: &'a [Candidate<'a>],
+    /// What became of the statement.
+    pub outcome: Outcome<'a>,
+    /// Time that the decision took.
+    pub decision_time: Duration,
+    /// Hash of the configuration in force.
+    pub config: &'a str,
+}
+
+/// Where a patient was seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// A literal that begins at this byte of the text.
+    Literal(u32),
+    /// Parameter `$n`.
+    Param(u16),
+    /// Row of a COPY, from 1.
+    CopyRow(u64),
+}
+
+/// A node that was considered.
+#[derive(Clone, Copy, Debug)]
+pub struct Candidate<'a> {
+    /// Its id.
+    pub node: &'a str,
+    /// Its score.
+    pub score: f32,
+    /// Why it could not serve (`down`, `lag`, `failed`).
+    pub passed_over: Option<&'static str>,
+}
+
+/// What became of the statement.
+#[derive(Clone, Copy, Debug)]
+pub enum Outcome<'a> {
+    /// It was sent to the target.
+    Forwarded {
+        /// Why this target, in one word.
+        reason: &'static str,
+        /// Why the origin may reach the patient's region.
+        permit: &'a str,
+    },
+    /// It was refused.
+    Refused {
+        /// Why, in one word.
+        reason: &'static str,
+        /// SQLSTATE of the error.
+        sqlstate: &'a str,
+        /// The error's message, free of literals and patient keys.
+        detail: &'a str,
+    },
+}
+
+/// What happened beside decisions.
+#[derive(Clone, Copy, Debug)]
+pub struct Event<'a> {
+    /// What kind of thing.
+    pub kind: EventKind,
+    /// Whose session, where it is one's.
+    pub who: Option<&'a Who>,
+    /// SQLSTATE, where an error was told to someone.
+    pub sqlstate: Option<&'a str>,
+    /// In words.
+    pub detail: &'a str,
+    /// Hash of the configuration in force, empty where there is none.
+    pub config: &'a str,
+}
+
+/// Kinds of events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum EventKind {
+    /// The proxy began to serve.
+    Start,
+    /// The proxy ended.
+    Stop,
+    /// A configuration was put in force.
+    Reload,
+    /// A configuration was refused.
+    ReloadRefused,
+    /// A client was not let in.
+    LoginRefused,
+    /// An administrative act.
+    Admin,
+    /// The log itself: it was continued after a torn line, or could be written again after it could not.
+    AuditLog,
+}
+
+impl EventKind {
+    /// The word in the record.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Start => "start",
+            Self::Stop => "stop",
+            Self::Reload => "reload",
+            Self::ReloadRefused => "reload_refused",
+            Self::LoginRefused => "login_refused",
+            Self::Admin => "admin",
+            Self::AuditLog => "audit_log",
+        }
+    }
+}
+
+impl Record<'_> {
+    /// Appends the record's JSON from behind the sequence number to before the closing brace.
+    pub(crate) fn encode(&self, out: &mut Vec<u8>, instance: &[u8], now: SystemTime) {
+        envelope(out, instance, now, "decision");
+        out.extend_from_slice(&self.who.json);
+        out.extend_from_slice(if self.transaction { b",\"transaction\":true" } else { b",\"transaction\":false" });
+        verbatim(out, "kind", self.kind);
+        verbatim(out, "class", self.class.as_str());
+        field(out, "fingerprint", self.fingerprint);
+        list(out, "patients", self.patients, |out, hash| string_of_ascii(out, hash));
+        list(out, "evidence", self.evidence, |out, place| place.encode(out));
+        let optional = [("home", self.home), ("shard", self.shard), ("node", self.node)];
+        for (name, value) in optional {
+            if let Some(value) = value {
+                field(out, name, value);
+            }
+        }
+        if let Some(pool) = self.pool {
+            verbatim(out, "pool", pool.as_str());
+        }
+        list(out, "candidates", self.candidates, |out, candidate| candidate.encode(out));
+        self.outcome.encode(out);
+        out.extend_from_slice(b",\"decision_us\":");
+        json::micros(out, self.decision_time);
+        field(out, "config", self.config);
+    }
+}
+
+impl Event<'_> {
+    /// As for [`Record`].
+    pub(crate) fn encode(&self, out: &mut Vec<u8>, instance: &[u8], now: SystemTime) {
+        envelope(out, instance, now, "event");
+        verbatim(out, "event", self.kind.as_str());
+        if let Some(who) = self.who {
+            out.extend_from_slice(&who.json);
+        }
+        if let Some(sqlstate) = self.sqlstate {
+            field(out, "sqlstate", sqlstate);
+        }
+        field(out, "detail", self.detail);
+        if !self.config.is_empty() {
+            field(out, "config", self.config);
+        }
+    }
+}
+
+impl Place {
+    fn encode(self, out: &mut Vec<u8>) {
+        let (word, number): (&[u8], u64) = match self {
+            Self::Literal(at) => (b"\"literal@", at.into()),
+            Self::Param(n) => (b"\"$", n.into()),
+            Self::CopyRow(row) => (b"\"copy row ", row),
+        };
+        out.extend_from_slice(word);
+        json::integer(out, number);
+        out.push(b'"');
+    }
+}
+
+impl Candidate<'_> {
+    fn encode(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"{\"node\":");
+        json::string(out, self.node);
+        out.extend_from_slice(b",\"score\":");
+        json::two_decimals(out, self.score);
+        if let Some(word) = self.passed_over {
+            verbatim(out, "passed_over", word);
+        }
+        out.push(b'}');
+    }
+}
+
+impl Outcome<'_> {
+    fn encode(&self, out: &mut Vec<u8>) {
+        match *self {
+            Self::Forwarded { reason, permit } => {
+                out.extend_from_slice(b",\"outcome\":\"forwarded\"");
+                verbatim(out, "reason", reason);
+                field(out, "permit", permit);
+            }
+            Self::Refused { reason, sqlstate, detail } => {
+                out.extend_from_slice(b",\"outcome\":\"refused\"");
+                verbatim(out, "reason", reason);
+                field(out, "sqlstate", sqlstate);
+                field(out, "detail", detail);
+            }
+        }
+    }
+}
+
+fn envelope(out: &mut Vec<u8>, instance: &[u8], now: SystemTime, record: &'static str) {
+    out.extend_from_slice(b",\"time\":");
+    json::time(out, now);
+    out.extend_from_slice(b",\"instance\":");
+    out.extend_from_slice(instance);
+    verbatim(out, "record", record);
+}
+
+fn name(out: &mut Vec<u8>, name: &'static str) {
+    out.extend_from_slice(b",\"");
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b"\":");
+}
+
+fn field(out: &mut Vec<u8>, key: &'static str, value: &str) {
+    name(out, key);
+    json::string(out, value);
+}
+
+/// A field whose value is one of our own words, with nothing in it to escape.
+fn verbatim(out: &mut Vec<u8>, key: &'static str, word: &'static str) {
+    name(out, key);
+    string_of_ascii(out, word.as_bytes());
+}
+
+fn string_of_ascii(out: &mut Vec<u8>, ascii: &[u8]) {
+    out.push(b'"');
+    out.extend_from_slice(ascii);
+    out.push(b'"');
+}
+
+fn list<T>(out: &mut Vec<u8>, key: &'static str, items: &[T], encode: impl Fn(&mut Vec<u8>, &T)) {
+    name(out, key);
+    out.push(b'[');
+    for (index, item) in items.iter().enumerate() {
+        if index > 0 {
+            out.push(b',');
+        }
+        encode(out, item);
+    }
+    out.push(b']');
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn parsed(body: &[u8]) -> Value {
+        let line = [b"{\"seq\":1", body, b"}"].concat();
+        serde_json::from_slice(&line).unwrap()
+    }
+
+    fn record<'a>(who: &'a Who, outcome: Outcome<'a>) -> Record<'a> {
+        Record {
+            who,
+            transaction: true,
+            kind: "read",
+            class: Class::Normal,
+            fingerprint: "9f2c",
+            patients: const { &[*b"0123456789abcdef0123456789abcdef"] },
+            evidence: &[Place::Literal(123), Place::Param(1), Place::CopyRow(5)],
+            home: Some("us-east"),
+            shard: Some("us-east-patients"),
+            node: Some("us-east-patients/replica-1"),
+            pool: Some(PoolKind::ReadOnly),
+            candidates: &[
+                Candidate { node: "a", score: 1.25, passed_over: None },
+                Candidate { node: "b", score: f32::NAN, passed_over: Some("down") },
+            ],
+            outcome,
+            decision_time: Duration::from_nanos(1_500),
+            config: "abcd",
+        }
+    }
+
+    #[test]
+    fn forwarded_record_has_every_field() {
+        let who = Who::new(7, "dr\"w\n", "10.0.0.1:5000", "general", "us-east-1");
+        let record = record(&who, Outcome::Forwarded { reason: "best_replica", permit: "home region" });
+        let mut body = Vec::new();
+        record.encode(&mut body, b"\"pgward-1\"", SystemTime::UNIX_EPOCH);
+        assert_eq!(
+            parsed(&body),
+            json!({
+                "seq": 1, "time": "1970-01-01T00:00:00.000000Z", "instance": "pgward-1", "record": "decision",
+                "session": 7, "user": "dr\"w\n", "client": "10.0.0.1:5000", "listener": "general",
+                "origin": "us-east-1", "transaction": true, "kind": "read", "class": "normal", "fingerprint": "9f2c",
+                "patients": ["0123456789abcdef0123456789abcdef"], "evidence": ["literal@123", "$1", "copy row 5"],
+                "home": "us-east", "shard": "us-east-patients", "node": "us-east-patients/replica-1",
+                "pool": "readonly",
+                "candidates": [{"node": "a", "score": 1.25}, {"node": "b", "score": null, "passed_over": "down"}],
+                "outcome": "forwarded", "reason": "best_replica", "permit": "home region",
+                "decision_us": 1.5, "config": "abcd",
+            })
+        );
+    }
+
+    #[test]
+    fn refusal_says_why() {
+        let who = Who::new(1, "u", "c", "l", "o");
+        let outcome = Outcome::Refused { reason: "sovereignty", sqlstate: "PW005", detail: "not from here" };
+        let mut body = Vec::new();
+        let record = Record { shard: None, node: None, pool: None, home: None, ..record(&who, outcome) };
+        record.encode(&mut body, b"\"i\"", SystemTime::now());
+        let value = parsed(&body);
+        assert_eq!(value["outcome"], "refused");
+        assert_eq!(value["sqlstate"], "PW005");
+        assert_eq!(value["detail"], "not from here");
+        assert!(value.get("shard").is_none());
+    }
+
+    #[test]
+    fn event_has_the_same_envelope() {
+        let who = Who::new(3, "\u{1}intruder", "::1", "general", "eu-west-1");
+        let event = Event {
+            kind: EventKind::LoginRefused,
+            who: Some(&who),
+            sqlstate: Some("28P01"),
+            detail: "no such user",
+            config: "abcd",
+        };
+        let mut body = Vec::new();
+        event.encode(&mut body, b"\"i\"", SystemTime::UNIX_EPOCH);
+        let value = parsed(&body);
+        assert_eq!(value["record"], "event");
+        assert_eq!(value["event"], "login_refused");
+        assert_eq!(value["user"], "\u{1}intruder");
+    }
+}
