@@ -81,4 +81,39 @@ impl Params for NoParams {
 
 /// Where a statement's patient keys stand; made by the analysis, read by evidence.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct KeySources;
+pub(crate) struct KeySources {
+    /// The places, in the order of the text.
+    pub(crate) sources: SmallVec<[KeySource; 1]>,
+    /// The statement is a SET whose values must be looked at.
+    pub(crate) guarded: bool,
+}
+
+/// One place where a key stands, or a list of keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct KeySource {
+    /// The key.
+    pub(crate) key: Slot,
+    /// The patient's region, where an INSERT carries it beside the key.
+    pub(crate) region: Option<Slot>,
+    /// The value is an array; each of its elements is a key.
+    pub(crate) array: bool,
+}
+
+/// A value that only the text or the parameters have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Slot {
+    /// The n-th literal of the text, from 0.
+    Literal {
+        /// Its ordinal.
+        ordinal: u32,
+        /// A minus sign stands before it.
+        negative: bool,
+    },
+    /// Parameter `$n`.
+    Param {
+        /// n, from 1.
+        n: u16,
+        /// OID of the type that the statement casts it to first; 0 for no cast.
+        cast: u32,
+    },
+}

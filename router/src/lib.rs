@@ -3,21 +3,28 @@
 //! Everything here is a value computed from values: no sockets, no files, no clock, no runtime. The same inputs give
 //! the same [`Decision`] in production, in tests and in `pgward route`.
 
+mod analyser;
+mod analysis;
+mod catalog;
 pub mod decide;
 pub mod decision;
 pub mod directory;
 pub mod evidence;
 pub mod hash;
+mod lexer;
 mod permit;
 pub mod placement;
 pub mod refusal;
 pub mod statement;
+mod values;
 
+pub use analyser::Analyser;
+pub use catalog::Catalog;
 pub use decide::{Ask, Router};
 pub use decision::{Candidate, Decision, Facts, Located, NodeView, PassedOver, Pin, Reason, Target, Transaction};
 pub use directory::{DirectoryLookup, Entry, NoDirectory};
-pub use evidence::{Evidence, Mention, Params, PatientKey, Whence};
+pub use evidence::{Evidence, Mention, NoParams, Params, PatientKey, Whence};
 pub use hash::{PatientHasher, hash_key};
 pub use placement::Views;
 pub use refusal::{Refusal, RefusalKind};
-pub use statement::{Action, Analysed, Kind, Shape, Statement, TableUse};
+pub use statement::{Action, Analysed, CopyFormat, CopyFrom, Kind, Setting, Shape, Statement, TableUse, Value};

@@ -1,0 +1,250 @@
+//! From a statement's text to its analysis, and from an analysis with its values to the patients it touches.
+//!
+//! The text is always lexed; its shape is looked up by its full bytes, and only a shape not seen before is parsed. What
+//! depends on a value (a key, a setting) is read from the text or the parameters each time, never from the cache.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+
+use pgward_config::{Config, KeyType, PatientRegion};
+use quick_cache::Weighter;
+use quick_cache::sync::Cache;
+use smallvec::SmallVec;
+
+use crate::analysis::{self, Tables};
+use crate::catalog::Catalog;
+use crate::evidence::{Evidence, KeySource, Mention, Params, PatientKey, Slot, Whence};
+use crate::lexer::{Cut, Literals, lex};
+use crate::refusal::{Refusal, RefusalKind};
+use crate::statement::{Action, Analysed, Literal, Setting, Shape, Value};
+use crate::values;
+
+/// Longer shapes are not kept: they are bulk statements that hardly come twice.
+const MAX_CACHED_SHAPE_BYTES: usize = 16 * 1024;
+/// What all cached shapes may weigh together, in bytes.
+const CACHE_BYTES: u64 = 64 * 1024 * 1024;
+/// What a shape's analysis weighs besides its text, roughly.
+const SHAPE_OVERHEAD_BYTES: u64 = 1024;
+/// A longer text is refused unseen; offsets are kept in 32 bits and PostgreSQL itself stops at 1 GB.
+const MAX_TEXT_BYTES: usize = 1 << 30;
+
+/// Analyses statements; shared by all sessions, replaced as a whole when the configuration or the catalog changes.
+#[derive(Debug)]
+pub struct Analyser {
+    tables: Tables,
+    key_type: KeyType,
+    shapes: Cache<Box<[u8]>, Arc<Shape>, ByLength, foldhash::quality::RandomState>,
+}
+
+#[derive(Clone, Debug)]
+struct ByLength;
+
+impl Weighter<Box<[u8]>, Arc<Shape>> for ByLength {
+    fn weight(&self, key: &Box<[u8]>, _: &Arc<Shape>) -> u64 {
+        key.len() as u64 + SHAPE_OVERHEAD_BYTES
+    }
+}
+
+thread_local! {
+    /// The shape of the text at hand; kept so that a look-up allocates nothing.
+    static SHAPE: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+impl Analyser {
+    /// An analyser for these tables and functions, with an empty cache.
+    pub fn new(config: &Config, catalog: &Catalog) -> Self {
+        let weight = CACHE_BYTES;
+        Self {
+            tables: Tables::new(config, catalog),
+            key_type: config.sharding.key_type,
+            shapes: Cache::with(
+                (weight / (SHAPE_OVERHEAD_BYTES + 256)) as usize,
+                weight,
+                ByLength,
+                foldhash::quality::RandomState::default(),
+                quick_cache::sync::DefaultLifecycle::default(),
+            ),
+        }
+    }
+
+    /// The type of patient keys.
+    pub fn key_type(&self) -> KeyType {
+        self.key_type
+    }
+
+    /// Analyses the text of a Query or a Parse message. For a prepared statement the caller keeps the answer and the
+    /// text, and asks for [`evidence`](Self::evidence) at each Bind.
+    ///
+    /// # Errors
+    /// What PostgreSQL's own grammar does not accept, and texts that are not UTF-8. Statements that are well formed but
+    /// cannot be placed are refused by `evidence`.
+    pub fn analyse(&self, sql: &[u8]) -> Result<Analysed, Refusal> {
+        if sql.len() > MAX_TEXT_BYTES {
+            return Err(Refusal::new(RefusalKind::Unsupported, "the statement is longer than 1 GiB"));
+        }
+        SHAPE.with_borrow_mut(|buffer| {
+            let mut literals = Literals::new();
+            let lexed = lex(sql, buffer, &mut literals, Cut::Neutral);
+            let cacheable = lexed.sure && lexed.shape <= MAX_CACHED_SHAPE_BYTES;
+            if cacheable && let Some(shape) = self.shapes.get(&buffer[..lexed.shape]) {
+                return Ok(Analysed { shape, literals });
+            }
+            let shape = Arc::new(analysis::shape(&self.tables, sql, &literals, lexed.params)?);
+            if cacheable {
+                self.shapes.insert(buffer[..lexed.shape].into(), shape.clone());
+            } else if buffer.capacity() > MAX_CACHED_SHAPE_BYTES * 4 {
+                *buffer = Vec::new();
+            }
+            Ok(Analysed { shape, literals })
+        })
+    }
+
+    /// The patients that a statement of `analysed` touches, with these parameters. `sql` is the text that was analysed.
+    ///
+    /// # Errors
+    /// The statement's own refusal, if it has one; a key that cannot be decoded or is NULL.
+    pub fn evidence(
+        &self,
+        analysed: &Analysed,
+        statement: usize,
+        sql: &[u8],
+        params: &dyn Params,
+    ) -> Result<Evidence, Refusal> {
+        let Some(statement) = analysed.shape.statements.get(statement) else {
+            return Ok(Evidence::default());
+        };
+        if let Some(refusal) = &statement.refusal {
+            return Err(refusal.clone());
+        }
+        if statement.keys.guarded
+            && let Action::Set(setting) = &statement.action
+        {
+            self.tables.guard(setting, &self.setting(analysed, setting, sql))?;
+        }
+        let mut evidence = Evidence::default();
+        let reader = Reader { sql, literals: &analysed.literals, params, key_type: self.key_type };
+        for source in &statement.keys.sources {
+            reader.read(source, &mut evidence)?;
+        }
+        if evidence.mentions.len() > 1 {
+            unite(&mut evidence)?;
+        }
+        if evidence.mentions.is_empty() && !statement.keys.sources.is_empty() {
+            return Err(Refusal::new(RefusalKind::NoPatient, "the list of patient keys is empty")
+                .hint("Do not send the statement when there is no patient to ask for."));
+        }
+        Ok(evidence)
+    }
+
+    /// The values of a SET of `analysed`, decoded, in order; empty for DEFAULT.
+    pub fn setting(&self, analysed: &Analysed, setting: &Setting, sql: &[u8]) -> Vec<String> {
+        setting.values.iter().map(|value| setting_value(value, &analysed.literals, sql)).collect()
+    }
+}
+
+fn setting_value(value: &Value, literals: &[Literal], sql: &[u8]) -> String {
+    match value {
+        Value::Word(word) => word.to_string(),
+        Value::Literal { ordinal, negative } => {
+            let text = literals.get(*ordinal as usize).and_then(|literal| values::literal_text(sql, literal));
+            let text = text.as_deref().map(String::from_utf8_lossy).unwrap_or_default();
+            if *negative { format!("-{text}") } else { text.into_owned() }
+        }
+    }
+}
+
+/// Reads the values of one statement.
+struct Reader<'a> {
+    sql: &'a [u8],
+    literals: &'a [Literal],
+    params: &'a dyn Params,
+    key_type: KeyType,
+}
+
+impl Reader<'_> {
+    fn read(&self, source: &KeySource, evidence: &mut Evidence) -> Result<(), Refusal> {
+        let region = source.region.and_then(|slot| self.region(slot));
+        let (whence, decoded) = match source.key {
+            Slot::Literal { ordinal, negative } => {
+                let literal = self.literals.get(ordinal as usize);
+                let whence = Whence::Literal { ordinal, at: literal.map_or(0, |literal| literal.start) };
+                let mut push = |key| evidence.mentions.push(Mention { key, whence, region: region.clone() });
+                let decoded = literal.and_then(|literal| {
+                    if source.array {
+                        let text = values::literal_text(self.sql, literal)?;
+                        values::keys_from_array_text(&text, self.key_type, push)
+                    } else {
+                        values::key_from_literal(self.sql, literal, negative, self.key_type).map(&mut push)
+                    }
+                });
+                (whence, decoded)
+            }
+            Slot::Param { n, cast } => {
+                let whence = Whence::Param(n);
+                let bytes = match self.params.value(n) {
+                    Some(Some(bytes)) => bytes,
+                    Some(None) => return Err(self.refuse(whence, "is NULL")),
+                    None => return Err(self.refuse(whence, "was not sent")),
+                };
+                let mut push = |key| evidence.mentions.push(Mention { key, whence, region: region.clone() });
+                let decoded = if source.array {
+                    values::keys_from_array_param(bytes, n, self.params, cast, self.key_type, push)
+                } else {
+                    values::key_from_param(bytes, n, self.params, cast, self.key_type).map(&mut push)
+                };
+                (whence, decoded)
+            }
+        };
+        let wanted = if source.array { "is no list of" } else { "is no" };
+        decoded.ok_or_else(|| self.refuse(whence, wanted))
+    }
+
+    /// The region that stands beside a key; what is no text is no region.
+    fn region(&self, slot: Slot) -> Option<PatientRegion> {
+        let region = |bytes: &[u8]| Some(PatientRegion::new(std::str::from_utf8(bytes).ok()?));
+        match slot {
+            Slot::Literal { ordinal, .. } => {
+                region(&values::literal_text(self.sql, self.literals.get(ordinal as usize)?)?)
+            }
+            Slot::Param { n, .. } => region(self.params.value(n)??),
+        }
+    }
+
+    /// A refusal that says where the value stands and what it is not, but never the value.
+    fn refuse(&self, whence: Whence, what: &str) -> Refusal {
+        let place = match whence {
+            Whence::Literal { at, .. } => format!("the literal at byte {} of the statement", at + 1),
+            Whence::Param(n) => format!("parameter ${n}"),
+            Whence::CopyRow(row) => format!("row {row}"),
+        };
+        let wanted = if what.ends_with("no") || what.ends_with("of") { self.key_type.as_str() } else { "" };
+        let message = format!("the patient key in {place} {what} {wanted}");
+        Refusal::new(RefusalKind::UndecodableKey, message.trim_end().to_owned())
+            .hint(format!("Send the key as a {} value.", self.key_type.as_str()))
+    }
+}
+
+/// Leaves each patient once, where it was seen first, with its region wherever that was seen.
+fn unite(evidence: &mut Evidence) -> Result<(), Refusal> {
+    let mut seen: std::collections::HashMap<PatientKey, usize, foldhash::quality::RandomState> = Default::default();
+    let mut kept: SmallVec<[Mention; 1]> = SmallVec::new();
+    for mention in evidence.mentions.drain(..) {
+        let at = *seen.entry(mention.key.clone()).or_insert(kept.len());
+        let Some(first) = kept.get_mut(at) else {
+            kept.push(mention);
+            continue;
+        };
+        match (&first.region, mention.region) {
+            (Some(one), Some(other)) if *one != other => {
+                return Err(Refusal::new(
+                    RefusalKind::SeveralRegions,
+                    "the statement gives one patient two home regions",
+                ));
+            }
+            (None, Some(region)) => first.region = Some(region),
+            _ => {}
+        }
+    }
+    evidence.mentions = kept;
+    Ok(())
+}

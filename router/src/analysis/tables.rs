@@ -1,0 +1,167 @@
+//! The declared tables, found by the names that statements use for them.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use pgward_config::{Config, KeyType, TableKind, Undeclared};
+use smallvec::SmallVec;
+
+use crate::catalog::Catalog;
+use crate::refusal::{Refusal, RefusalKind};
+use crate::statement::Setting;
+
+/// A table as the analysis sees it.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct TableInfo {
+    /// `schema.name`
+    pub(crate) full: Arc<str>,
+    pub(crate) schema: Arc<str>,
+    pub(crate) kind: TableKind,
+    /// Column of the patient key; `Some` exactly for patient tables.
+    pub(crate) key: Option<Arc<str>>,
+    /// Column of the patient's region.
+    pub(crate) region: Option<Arc<str>>,
+    /// All columns in order, where known.
+    pub(crate) columns: Option<Arc<[Arc<str>]>>,
+}
+
+/// What a name in a statement stands for.
+#[derive(Clone, Debug)]
+pub(crate) enum Named {
+    Table(Arc<TableInfo>),
+    /// A table of pg_catalog or information_schema.
+    Catalog,
+    /// A catalog table that holds values of other tables' columns.
+    Statistics,
+    /// A table that the configuration does not name: `schema.name`.
+    Undeclared(Arc<str>),
+    /// Tables of several schemas, of different kinds, have this name.
+    Several,
+}
+
+/// All that the analysis knows besides the statement.
+#[derive(Debug)]
+pub(crate) struct Tables {
+    by_name: HashMap<Arc<str>, SmallVec<[Arc<TableInfo>; 1]>>,
+    schemas: HashSet<Arc<str>>,
+    undeclared: Undeclared,
+    pub(crate) key_type: KeyType,
+    pub(crate) catalog: Catalog,
+}
+
+impl Tables {
+    pub(crate) fn new(config: &Config, catalog: &Catalog) -> Self {
+        let mut by_name: HashMap<Arc<str>, SmallVec<[Arc<TableInfo>; 1]>> = HashMap::new();
+        for table in &config.tables {
+            let full: Arc<str> = format!("{}.{}", table.schema, table.name).into();
+            let live = catalog.columns(&full).map(|columns| columns.iter().map(|(name, _)| name.clone()).collect());
+            let info = TableInfo {
+                schema: table.schema.clone(),
+                kind: table.kind,
+                key: table.key.clone(),
+                region: table.region.clone(),
+                columns: live.or_else(|| table.columns.as_deref().map(Into::into)),
+                full,
+            };
+            by_name.entry(table.name.clone()).or_default().push(Arc::new(info));
+        }
+        let mut catalog = catalog.clone();
+        for function in &config.functions {
+            catalog.add_function(&function.name, function.reads_only);
+        }
+        Self {
+            by_name,
+            schemas: config.tables.iter().map(|table| table.schema.clone()).collect(),
+            undeclared: config.sharding.undeclared_tables,
+            key_type: config.sharding.key_type,
+            catalog,
+        }
+    }
+
+    /// Whether undeclared tables are taken for local ones.
+    pub(crate) fn undeclared_are_local(&self) -> bool {
+        self.undeclared == Undeclared::Local
+    }
+
+    /// What `schema.name` or `name` stands for. A bare name is looked for in all declared schemas, whatever the
+    /// search_path: it is the table only when there is no doubt.
+    pub(crate) fn find(&self, schema: Option<&str>, name: &str) -> Named {
+        let declared = self.by_name.get(name).map(SmallVec::as_slice).unwrap_or_default();
+        match schema {
+            Some("pg_catalog") => catalog_table(name),
+            Some("information_schema") => Named::Catalog,
+            Some(schema) => match declared.iter().find(|table| *table.schema == *schema) {
+                Some(table) => Named::Table(table.clone()),
+                None => Named::Undeclared(format!("{schema}.{name}").into()),
+            },
+            None => match declared {
+                [] if name.starts_with("pg_") => catalog_table(name),
+                [] => Named::Undeclared(format!("public.{name}").into()),
+                [first, rest @ ..] => {
+                    let alike = |table: &Arc<TableInfo>| {
+                        table.kind == first.kind
+                            && table.key == first.key
+                            && table.region == first.region
+                            && table.columns == first.columns
+                    };
+                    let public = declared.iter().find(|table| &*table.schema == "public");
+                    if rest.iter().all(alike) { Named::Table(public.unwrap_or(first).clone()) } else { Named::Several }
+                }
+            },
+        }
+    }
+
+    /// Refuses the settings that would make the servers read statements otherwise than this analysis does.
+    pub(crate) fn guard(&self, setting: &Setting, values: &[String]) -> Result<(), Refusal> {
+        let first = values.first().map(String::as_str);
+        let refuse =
+            |message: String, hint: &'static str| Err(Refusal::new(RefusalKind::Unsupported, message).hint(hint));
+        match &*setting.name {
+            "standard_conforming_strings" => match first.map(str::to_ascii_lowercase).as_deref() {
+                None | Some("on" | "true" | "yes" | "1") => Ok(()),
+                Some(_) => refuse(
+                    "standard_conforming_strings cannot be switched off".into(),
+                    "Write strings with backslash escapes as E'…'.",
+                ),
+            },
+            "client_encoding" => {
+                let plain = |name: &str| -> String {
+                    name.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase()).collect()
+                };
+                match first.map(plain).as_deref() {
+                    None | Some("utf8" | "unicode") => Ok(()),
+                    Some(_) => refuse("client_encoding can only be UTF8".into(), "Convert the text in the client."),
+                }
+            }
+            "search_path" if !self.undeclared_are_local() => {
+                let known = |schema: &str| {
+                    matches!(schema, "" | "public" | "pg_catalog" | "information_schema" | "pg_temp" | "$user")
+                        || self.schemas.contains(schema)
+                };
+                // '"$user", public' as one string is a list too.
+                let parts = values.iter().flat_map(|value| value.split(','));
+                match parts.map(|part| part.trim().trim_matches('"')).find(|part| !known(part)) {
+                    None => Ok(()),
+                    Some(schema) => refuse(
+                        format!("search_path names the schema \"{schema}\", of which no table is declared"),
+                        "Declare its tables under [[tables]], or name them with their schema.",
+                    ),
+                }
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Statistics and large objects hold values of patients' rows.
+fn catalog_table(name: &str) -> Named {
+    match name {
+        "pg_statistic"
+        | "pg_stats"
+        | "pg_statistic_ext_data"
+        | "pg_stats_ext"
+        | "pg_stats_ext_exprs"
+        | "pg_largeobject" => Named::Statistics,
+        _ => Named::Catalog,
+    }
+}

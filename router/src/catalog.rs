@@ -1,0 +1,81 @@
+//! What the analysis knows of the servers' catalogs: which functions only read, and which columns tables have.
+//!
+//! The built-in part is taken from PostgreSQL 15's own pg_proc, pg_operator and pg_type and embedded. What is not known
+//! counts as volatile. Functions are known by name: if any overload is volatile, the name is.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, LazyLock};
+
+struct Builtin {
+    /// Name → only reads.
+    functions: HashMap<&'static str, bool>,
+    operators: HashSet<&'static str>,
+    types: HashSet<&'static str>,
+}
+
+static BUILTIN: LazyLock<Builtin> = LazyLock::new(|| Builtin {
+    functions: include_str!("builtin/functions.txt")
+        .lines()
+        .map(|line| line.strip_suffix(" volatile").map_or((line, true), |name| (name, false)))
+        .collect(),
+    operators: include_str!("builtin/operators.txt").lines().collect(),
+    types: include_str!("builtin/types.txt").lines().collect(),
+});
+
+/// Functions, operators, types and columns that the analysis may rely on.
+#[derive(Clone, Debug, Default)]
+pub struct Catalog {
+    /// Functions outside pg_catalog: name → only reads.
+    functions: HashMap<Arc<str>, bool>,
+    /// `schema.table` → its columns in order, with their type OIDs.
+    columns: HashMap<Arc<str>, Vec<(Arc<str>, u32)>>,
+}
+
+impl Catalog {
+    /// PostgreSQL's own functions, operators and types; no tables.
+    pub fn builtin() -> Self {
+        Self::default()
+    }
+
+    /// Adds a function of the application. `reads_only`: IMMUTABLE or STABLE. Overloads add up: one volatile overload
+    /// makes the name volatile.
+    pub fn add_function(&mut self, name: &str, reads_only: bool) {
+        let known = self.functions.entry(name.into()).or_insert(reads_only);
+        *known &= reads_only;
+    }
+
+    /// Sets the columns of `table` (`schema.name`), in order, each with its type's OID.
+    pub fn set_columns(&mut self, table: &str, columns: Vec<(Arc<str>, u32)>) {
+        self.columns.insert(table.into(), columns);
+    }
+
+    /// The columns of `table` (`schema.name`), where known.
+    pub(crate) fn columns(&self, table: &str) -> Option<&[(Arc<str>, u32)]> {
+        self.columns.get(table).map(Vec::as_slice)
+    }
+
+    /// Whether a call of this function certainly does nothing but read.
+    pub(crate) fn function_reads(&self, schema: Option<&str>, name: &str) -> bool {
+        let builtin = || BUILTIN.functions.get(name).copied();
+        match schema {
+            Some("pg_catalog") => builtin().unwrap_or(false),
+            // Another schema may hold a function of a built-in's name.
+            Some(_) => self.functions.get(name).copied().unwrap_or(false),
+            None => match (self.functions.get(name), builtin()) {
+                (Some(&own), builtin) => own && builtin.unwrap_or(true),
+                (None, builtin) => builtin.unwrap_or(false),
+            },
+        }
+    }
+
+    /// Whether PostgreSQL has an operator of this name; those only read.
+    pub(crate) fn operator_reads(&self, schema: Option<&str>, name: &str) -> bool {
+        schema.is_none_or(|schema| schema == "pg_catalog")
+            && (BUILTIN.operators.contains(name) || matches!(name, "!=" | "~~" | "!~~"))
+    }
+
+    /// Whether PostgreSQL has a type of this name; casts to it only read.
+    pub(crate) fn type_reads(&self, schema: Option<&str>, name: &str) -> bool {
+        schema.is_none_or(|schema| schema == "pg_catalog") && BUILTIN.types.contains(name)
+    }
+}
