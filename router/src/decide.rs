@@ -315,7 +315,7 @@ impl Router {
         let known = known.or_else(|| pending.iter().find(|(key, _)| *key == mention.key).map(|(_, region)| region));
         let region = match (known, stated) {
             (Some(known), Some(stated)) if known != stated => {
-                return Err(contradiction(mention.whence, known, stated));
+                return Err(self.contradiction(mention.whence, known, stated));
             }
             (Some(known), _) => known,
             (None, Some(stated)) => {
@@ -330,7 +330,9 @@ impl Router {
         };
         let shard = match served {
             Some(shard) => shard,
-            None => fallback(origin, facts).ok_or_else(|| self.unserved(origin, facts, region))?,
+            None => fallback(origin, facts)
+                .filter(|_| known.is_some() || is_region_name(region))
+                .ok_or_else(|| unserved(origin, facts, known))?,
         };
         let words = self.permit(origin, shard, Some(region))?;
         match need.at {
@@ -530,17 +532,38 @@ impl Router {
             .hint("Read the local table in a statement of its own, or make it a reference table.")
     }
 
-    fn unserved(&self, origin: &Origin, facts: &Facts<'_>, region: &PatientRegion) -> Refusal {
-        let refusal = Refusal::new(RefusalKind::RegionUnserved, format!("no shard serves the patient region {region}"));
-        if facts.class == Class::Emergency && origin.default_shard.is_some() {
-            return refusal
-                .detail("An emergency statement never falls back to the default shard.")
-                .hint("Ask the operator to add the region to a shard's patient_regions.");
-        }
-        refusal
-            .detail(format!("The default shard is not open to the origin {}.", origin.id))
-            .hint("Ask the operator to add the region to a shard's patient_regions.")
+    fn contradiction(&self, whence: Whence, known: &PatientRegion, stated: &PatientRegion) -> Refusal {
+        // A region that nobody serves is a value of the statement like any other, and is not repeated.
+        let stated = self.shard_of_region(stated).map_or("another region", |_| stated.as_str());
+        Refusal::new(RefusalKind::RegionContradiction, "the statement's region contradicts the directory")
+            .detail(format!(
+                "The patient named by {} lives in {known}; the statement says {stated}.",
+                whence_words(whence)
+            ))
+            .hint("A patient is registered once. Correct the region, or have the patient moved.")
     }
+}
+
+/// A patient region that no shard serves: `known` from the directory, else from the statement.
+fn unserved(origin: &Origin, facts: &Facts<'_>, known: Option<&PatientRegion>) -> Refusal {
+    let message = match known {
+        Some(region) => format!("no shard serves the patient region {region}").into(),
+        None => std::borrow::Cow::from("no shard serves the region that the statement gives its patient"),
+    };
+    let emergency = facts.class == Class::Emergency && origin.default_shard.is_some();
+    Refusal::new(RefusalKind::RegionUnserved, message)
+        .detail(match emergency {
+            true => "An emergency statement never falls back to the default shard.".to_owned(),
+            false => format!("No default shard is open to the origin {}.", origin.id),
+        })
+        .hint("Check the region's name, or ask the operator to add it to a shard's patient_regions.")
+}
+
+/// Whether a statement's region may be registered though no shard serves it: a word, so that no sentence about a patient
+/// becomes a region by a slip of columns.
+fn is_region_name(region: &PatientRegion) -> bool {
+    let word = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    (1..=63).contains(&region.as_str().len()) && region.as_str().bytes().all(word)
 }
 
 fn whence_words(whence: Whence) -> String {
@@ -557,12 +580,6 @@ fn unknown_patient(whence: Whence) -> Refusal {
         .hint("A patient is registered by an INSERT that carries the region column.")
 }
 
-fn contradiction(whence: Whence, known: &PatientRegion, stated: &PatientRegion) -> Refusal {
-    Refusal::new(RefusalKind::RegionContradiction, "the statement's region contradicts the directory")
-        .detail(format!("The patient named by {} lives in {known}; the statement says {stated}.", whence_words(whence)))
-        .hint("A patient is registered once. Correct the region, or have the patient moved.")
-}
-
 fn no_patient_named(table: &TableUse) -> Refusal {
     Refusal::new(RefusalKind::NoPatient, format!("no patient is named for the patient table {}", table.name))
         .hint("Compare the table's patient key with a value or a parameter.")
@@ -572,3 +589,6 @@ fn node_removed() -> Refusal {
     Refusal::new(RefusalKind::NoHealthyNode, "the node of this transaction is no longer configured")
         .hint("Roll back and retry.")
 }
+
+#[cfg(test)]
+mod tests;

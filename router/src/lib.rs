@@ -6,6 +6,7 @@
 mod analyser;
 mod analysis;
 mod catalog;
+pub mod copy_rows;
 pub mod decide;
 pub mod decision;
 pub mod directory;
@@ -15,11 +16,14 @@ mod lexer;
 mod permit;
 pub mod placement;
 pub mod refusal;
+#[cfg(test)]
+mod sample;
 pub mod statement;
 mod values;
 
 pub use analyser::Analyser;
 pub use catalog::Catalog;
+pub use copy_rows::{CopyRows, Rows};
 pub use decide::{Ask, Router};
 pub use decision::{Candidate, Decision, Facts, Located, NodeView, PassedOver, Pin, Reason, Target, Transaction};
 pub use directory::{DirectoryLookup, Entry, NoDirectory};

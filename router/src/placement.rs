@@ -92,8 +92,11 @@ impl Place {
             };
             detail.push_str(&format!("{id} {why}"));
         }
-        let need = if candidates.len() == 1 { "the primary takes this statement, and it" } else { "no node of it" };
-        Refusal::new(RefusalKind::NoHealthyNode, format!("shard {}: {need} is not available", self.id))
+        let what = match candidates.len() {
+            1 => "the primary takes this statement, and it is not available",
+            _ => "no node of it is available for this read",
+        };
+        Refusal::new(RefusalKind::NoHealthyNode, format!("shard {}: {what}", self.id))
             .detail(format!("{detail}."))
             .hint("Nothing was executed. Retry in a few seconds; a node that is down is used again when its probes succeed.")
     }

@@ -1,0 +1,213 @@
+//! The rows of a `COPY … FROM STDIN`: cut out of the stream exactly where the server will cut them, so that each row's
+//! patient is known before the row is let through.
+//!
+//! It follows PostgreSQL's own two steps (`copyfromparse.c`): `CopyReadLineText` finds where a row ends, then
+//! `CopyReadAttributesText` or `…CSV` splits it. Where a server would refuse the data, or where its versions differ (data
+//! behind an end marker), this refuses it too: a row that is seen here as one must never be two over there. The rules
+//! hold for encodings in which no byte of a longer character looks like ASCII; UTF-8 and all server encodings are such.
+//!
+//! It does no I/O and holds nothing but the row that is not yet complete.
+
+use std::collections::hash_map::Entry;
+
+use pgward_config::{KeyType, PatientRegion};
+
+use crate::evidence::{Evidence, Mention, PatientKey, Whence};
+use crate::refusal::{Refusal, RefusalKind};
+use crate::statement::{CopyFormat, CopyFrom};
+use crate::values::key_from_text;
+use fields::{Bad, Dialect, Field};
+use lines::{Lines, Step};
+
+mod fields;
+mod lines;
+
+/// Longer names are no regions.
+const REGION_MAX: usize = 240;
+
+/// Cuts the CopyData of one COPY into rows.
+#[derive(Debug)]
+pub struct CopyRows {
+    dialect: Dialect,
+    lines: Lines,
+    key: usize,
+    region: Option<usize>,
+    key_type: KeyType,
+    max_row: usize,
+    /// The first line is a header and has not been seen yet.
+    header: bool,
+    /// Rows so far.
+    rows: u64,
+    /// The beginning of a row that is not complete.
+    held: Vec<u8>,
+}
+
+/// What a piece of the stream completed.
+#[derive(Debug, Default)]
+pub struct Rows {
+    /// So many bytes of what was fed and not yet released, oldest first, are complete rows.
+    pub release: usize,
+    /// So many rows are in them.
+    pub rows: u64,
+    /// The patients of these rows, each once, where first seen.
+    pub evidence: Evidence,
+}
+
+impl CopyRows {
+    /// A cutter for this COPY into a patient table. A row may be at most `max_row` bytes long.
+    ///
+    /// # Errors
+    /// Binary format, and a table or column list in which the patient key has no known place.
+    pub fn new(copy: &CopyFrom, key_type: KeyType, max_row: usize) -> Result<Self, Refusal> {
+        let Some(key) = copy.key else {
+            return Err(Refusal::new(
+                RefusalKind::NoPatient,
+                format!("COPY {} does not say where the patient key stands", copy.table),
+            )
+            .hint("List the columns in the COPY, the patient key among them."));
+        };
+        let (dialect, header) = Dialect::new(&copy.format)?;
+        // In CSV, `\.` ends the copy before PostgreSQL 18 and is data from then on; as data it can only be the row of
+        // a table with one column.
+        let marker = !(matches!(copy.format, CopyFormat::Csv { .. })
+            && copy.columns.as_ref().is_none_or(|columns| columns.len() == 1));
+        let lines = Lines::new(&dialect, marker);
+        Ok(Self { dialect, lines, key, region: copy.region, key_type, max_row, header, rows: 0, held: Vec::new() })
+    }
+
+    /// Takes the payload of a CopyData message.
+    ///
+    /// # Errors
+    /// A row that is malformed, too long, or has no decodable patient key; the COPY must end then.
+    pub fn feed(&mut self, chunk: &[u8]) -> Result<Rows, Refusal> {
+        if self.held.is_empty() {
+            let rows = self.cut(chunk, false)?;
+            self.held.extend_from_slice(&chunk[rows.release..]);
+            return self.bounded(rows);
+        }
+        let mut held = std::mem::take(&mut self.held);
+        held.extend_from_slice(chunk);
+        let rows = self.cut(&held, false)?;
+        held.drain(..rows.release);
+        self.held = held;
+        self.bounded(rows)
+    }
+
+    /// The client said CopyDone: what is held is the last row, though no newline ended it.
+    ///
+    /// # Errors
+    /// As for [`feed`](Self::feed).
+    pub fn finish(&mut self) -> Result<Rows, Refusal> {
+        let held = std::mem::take(&mut self.held);
+        self.cut(&held, true)
+    }
+
+    fn bounded(&self, rows: Rows) -> Result<Rows, Refusal> {
+        if self.held.len() <= self.max_row {
+            return Ok(rows);
+        }
+        Err(self.refuse(self.rows + 1, format!("is longer than {} bytes", self.max_row)))
+    }
+
+    /// Cuts rows from `data`, which begins with a row.
+    fn cut(&mut self, data: &[u8], last: bool) -> Result<Rows, Refusal> {
+        let mut rows = Rows::default();
+        let mut patients = Patients::default();
+        loop {
+            let rest = &data[rows.release..];
+            match self.lines.step(rest, last) {
+                Step::More => break,
+                Step::End { length } => rows.release += length,
+                Step::Bad(what) => return Err(self.refuse(self.rows + 1, what)),
+                Step::Row { content, length } => {
+                    rows.release += length;
+                    if std::mem::take(&mut self.header) {
+                        continue;
+                    }
+                    self.rows += 1;
+                    rows.rows += 1;
+                    let (key, region) = self.patient(&rest[..content])?;
+                    patients.add(self.rows, key, region)?;
+                }
+            }
+        }
+        rows.evidence = patients.evidence;
+        Ok(rows)
+    }
+
+    /// The patient key and, where the rows carry it, the region of the row at hand.
+    fn patient(&self, row: &[u8]) -> Result<(PatientKey, Option<PatientRegion>), Refusal> {
+        let refuse = |what| self.refuse(self.rows, what);
+        let last = self.region.map_or(self.key, |region| region.max(self.key));
+        let mut key = None;
+        let mut region = None;
+        let split = self.dialect.split(row, last, |column, field| {
+            if column == self.key {
+                key = Some(match field {
+                    Field::Null => Err("has no patient key: it is NULL"),
+                    Field::Value(bytes) => {
+                        key_from_text(bytes, self.key_type).ok_or("has a patient key that cannot be decoded")
+                    }
+                });
+            }
+            if Some(column) == self.region
+                && let Field::Value(bytes) = field
+            {
+                let name = std::str::from_utf8(bytes).ok().filter(|name| name.len() <= REGION_MAX);
+                region = Some(name.map(PatientRegion::new).ok_or("has a region that is no name"));
+            }
+        });
+        match split {
+            Ok(()) => {}
+            Err(Bad::TooFew) => return Err(refuse("has too few columns")),
+            Err(Bad::Unterminated) => return Err(refuse("has a quoted value that does not end")),
+        }
+        let key = key.ok_or_else(|| refuse("has too few columns"))?.map_err(refuse)?;
+        Ok((key, region.transpose().map_err(refuse)?))
+    }
+
+    fn refuse(&self, row: u64, what: impl std::fmt::Display) -> Refusal {
+        let key = self.key_type.as_str();
+        Refusal::new(RefusalKind::CopyRow, format!("row {row} of the COPY {what}")).hint(format!(
+            "The patient key is column {} of each row, of type {key}. Correct the row and send the COPY again.",
+            self.key + 1
+        ))
+    }
+}
+
+/// The patients of some rows, each once.
+#[derive(Default)]
+struct Patients {
+    evidence: Evidence,
+    seen: foldhash::HashMap<PatientKey, usize>,
+}
+
+impl Patients {
+    fn add(&mut self, row: u64, key: PatientKey, region: Option<PatientRegion>) -> Result<(), Refusal> {
+        let mentions = &mut self.evidence.mentions;
+        match self.seen.entry(key) {
+            Entry::Vacant(vacant) => {
+                let mention = Mention { key: vacant.key().clone(), whence: Whence::CopyRow(row), region };
+                vacant.insert(mentions.len());
+                mentions.push(mention);
+            }
+            Entry::Occupied(at) => {
+                let Some(first) = mentions.get_mut(*at.get()) else { return Ok(()) };
+                match (&first.region, region) {
+                    (Some(one), Some(other)) if *one != other => {
+                        return Err(Refusal::new(
+                            RefusalKind::RegionContradiction,
+                            format!("row {row} of the COPY gives a patient another region than a row before it"),
+                        ));
+                    }
+                    (None, Some(region)) => first.region = Some(region),
+                    _ => {}
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,185 @@
+#![allow(clippy::unwrap_used)]
+//! What goes in and which patients come out: whole, cut at every offset, and where it must be refused.
+
+use std::sync::Arc;
+
+use pgward_config::TableKind;
+
+use super::*;
+
+const MAX_ROW: usize = 200;
+
+fn copy(format: CopyFormat, columns: &[&str]) -> CopyFrom {
+    let position = |name: &str| columns.iter().position(|column| *column == name);
+    CopyFrom {
+        table: "public.patients".into(),
+        kind: TableKind::Patient,
+        columns: Some(columns.iter().map(|column| Arc::from(*column)).collect()),
+        key: position("id"),
+        region: position("region"),
+        format,
+    }
+}
+
+fn text() -> CopyFormat {
+    CopyFormat::Text { delimiter: b'\t', null: "\\N".into(), header: false }
+}
+
+fn csv() -> CopyFormat {
+    CopyFormat::Csv { delimiter: b',', quote: b'"', escape: b'"', null: "".into(), header: false }
+}
+
+fn csv_backslash() -> CopyFormat {
+    CopyFormat::Csv { delimiter: b';', quote: b'\'', escape: b'\\', null: "NULL".into(), header: true }
+}
+
+/// Feeds the pieces, then CopyDone. Each patient as `key@region#row`, and the row ends as offsets of the stream.
+fn run(format: CopyFormat, columns: &[&str], pieces: &[&[u8]]) -> Result<(Vec<String>, usize), Refusal> {
+    let mut rows = CopyRows::new(&copy(format, columns), KeyType::Text, MAX_ROW)?;
+    let mut patients = Vec::new();
+    let mut released = 0;
+    let mut take = |fed: Rows| {
+        released += fed.release;
+        for mention in &fed.evidence.mentions {
+            let PatientKey::Text(key) = &mention.key else { panic!("a text key") };
+            let Whence::CopyRow(row) = mention.whence else { panic!("a row") };
+            let region = mention.region.as_ref().map_or("-", PatientRegion::as_str);
+            patients.push(format!("{}@{region}#{row}", String::from_utf8_lossy(key)));
+        }
+    };
+    for piece in pieces {
+        take(rows.feed(piece)?);
+    }
+    take(rows.finish()?);
+    Ok((patients, released))
+}
+
+/// The same whole and cut at every offset; across a cut a patient may come twice.
+fn check(format: &CopyFormat, columns: &[&str], stream: &[u8], expected: &[&str]) {
+    let (patients, released) = run(format.clone(), columns, &[stream]).unwrap();
+    assert_eq!(patients, expected, "{}", stream.escape_ascii());
+    assert_eq!(released, stream.len());
+    for cut in 0..=stream.len() {
+        let (head, tail) = stream.split_at(cut);
+        let (patients, released) = run(format.clone(), columns, &[head, tail]).unwrap();
+        assert_eq!(patients, expected, "{} cut at {cut}", stream.escape_ascii());
+        assert_eq!(released, stream.len());
+    }
+    let bytes: Vec<&[u8]> = stream.chunks(1).collect();
+    assert_eq!(run(format.clone(), columns, &bytes).unwrap().0, expected, "{} in bytes", stream.escape_ascii());
+}
+
+#[test]
+fn text_rows() {
+    let columns = ["name", "id", "region", "note"];
+    check(&text(), &columns, b"", &[]);
+    check(&text(), &columns, b"Ann\tp1\tus-east\tx\n", &["p1@us-east#1"]);
+    check(&text(), &columns, b"Ann\tp1\tus-east\tx", &["p1@us-east#1"]);
+    check(&text(), &columns, b"a\tp1\t\\N\tx\r\nb\tp2\teu-west\t\\\n\r\n", &["p1@-#1", "p2@eu-west#2"]);
+    check(&text(), &columns, b"a\tp1\tus\tx\rb\tp2\tus\t\r", &["p1@us#1", "p2@us#2"]);
+    check(&text(), &columns, b"a\tp1\tus\tx\n\\.\n", &["p1@us#1"]);
+    check(&text(), &columns, b"a\tp1\tus\tx\n\\.", &["p1@us#1"]);
+}
+
+#[test]
+fn text_escapes() {
+    for (written, key) in [
+        ("\\\\N", "\\N"),
+        ("a\\\tb", "a\tb"),
+        ("a\\tb", "a\tb"),
+        ("a\\\nb", "a\nb"),
+        ("\\1012", "A2"),
+        ("\\x41\\x4a1", "AJ1"),
+        ("\\xg", "xg"),
+        ("\\N1", "N1"),
+        ("\\b\\f\\n\\r\\v\\q", "\x08\x0C\n\r\x0Bq"),
+        (" 007 ", " 007 "),
+        ("", ""),
+    ] {
+        check(&text(), &["id", "note"], format!("{written}\tx\n").as_bytes(), &[&format!("{key}@-#1")]);
+    }
+}
+
+#[test]
+fn csv_rows() {
+    let columns = ["id", "note", "region"];
+    check(&csv(), &columns, b"p1,x,us\n\"p,2\",\"a\nb\r\"\"c\",us\n", &["p1@us#1", "p,2@us#2"]);
+    check(&csv(), &columns, b"p1,,\n\"p\"\"2\",\"\",\"\"\n", &["p1@-#1", "p\"2@#2"]);
+    check(&csv(), &columns, b"a\"b\nc\"d,x,us\r\n\"\",y,us", &["ab\ncd@us#1", "@us#2"]);
+    check(&csv(), &columns, b"p1,x,us\n\\.\n", &["p1@us#1"]);
+    check(&csv(), &columns, b"\\.x,x,us\n\\,x,us\n", &["\\.x@us#1", "\\@us#2"]);
+    // As data from PostgreSQL 18 on, where it can be a row.
+    check(&csv(), &["id"], b"p1\n\\.\np2\n", &["p1@-#1", "\\.@-#2", "p2@-#3"]);
+}
+
+#[test]
+fn csv_with_an_escape_of_its_own_and_a_header() {
+    let stream = b"note;'i\nd'\n'it\\'s\n';p1\nNULL;'a\\\\'\n'\\n\\\\\\'';p3\n";
+    check(&csv_backslash(), &["note", "id"], stream, &["p1@-#1", "a\\@-#2", "p3@-#3"]);
+}
+
+#[test]
+fn a_patient_comes_once_with_its_region_wherever_it_stands() {
+    let stream = b"p1\t\\N\np2\tus\np1\teu\np1\teu\n";
+    let (patients, _) = run(text(), &["id", "region"], &[stream]).unwrap();
+    assert_eq!(patients, ["p1@eu#1", "p2@us#2"]);
+    let refusal = run(text(), &["id", "region"], &[b"p1\tus\np1\teu\n"]).unwrap_err();
+    assert_eq!(refusal.kind, RefusalKind::RegionContradiction);
+}
+
+#[test]
+fn what_is_not_complete_is_not_released() {
+    let mut rows = CopyRows::new(&copy(text(), &["id", "note"]), KeyType::Text, MAX_ROW).unwrap();
+    assert_eq!(rows.feed(b"p1\tx\np2").unwrap().release, 5);
+    assert_eq!(rows.feed(b"\ty").unwrap().release, 0);
+    let fed = rows.feed(b"z\n").unwrap();
+    assert_eq!((fed.release, fed.rows), (6, 1));
+    assert_eq!(rows.finish().unwrap().release, 0);
+}
+
+#[test]
+fn rows_that_are_refused() {
+    let columns = ["note", "id"];
+    for (format, stream, message) in [
+        (text(), "x\tp1\ny\n", "row 2 of the COPY has too few columns"),
+        (text(), "\n", "row 1 of the COPY has too few columns"),
+        (text(), "x\t\\N\n", "row 1 of the COPY has no patient key: it is NULL"),
+        (text(), "x\tp1\r\ny\tp2\n", "row 2 of the COPY has a newline that is not like those before"),
+        (text(), "x\tp1\ny\r\tp2\n", "row 2 of the COPY has a carriage return that is not like the newlines before"),
+        (text(), "x\tp1\\.\n", "row 1 of the COPY has an end marker \\. that is not alone on its line"),
+        (text(), "\\.x\tp1\n", "row 1 of the COPY has an end marker \\. that is not alone on its line"),
+        (text(), "x\tp1\n\\.\ny\tp2\n", "row 2 of the COPY follows the end marker \\."),
+        (csv(), "x\n", "row 1 of the COPY has too few columns"),
+        (csv(), "x,\n", "row 1 of the COPY has no patient key: it is NULL"),
+        (csv(), "x,\"p1\n", "row 1 of the COPY has a quoted value that does not end"),
+        (csv(), "x,p1\n\\.\ny,p2\n", "row 2 of the COPY follows the end marker \\."),
+    ] {
+        for cut in 0..=stream.len() {
+            let (head, tail) = stream.as_bytes().split_at(cut);
+            let refusal = run(format.clone(), &columns, &[head, tail]).unwrap_err();
+            assert_eq!((refusal.kind, &*refusal.message), (RefusalKind::CopyRow, message), "cut at {cut}");
+        }
+    }
+}
+
+#[test]
+fn a_row_is_held_up_to_its_limit() {
+    let mut rows = CopyRows::new(&copy(text(), &["id", "note"]), KeyType::Text, MAX_ROW).unwrap();
+    rows.feed(&[b'x'; MAX_ROW]).unwrap();
+    assert_eq!(rows.feed(b"x").unwrap_err().kind, RefusalKind::CopyRow);
+}
+
+#[test]
+fn keys_of_other_types_are_decoded_or_refused() {
+    let mut rows = CopyRows::new(&copy(text(), &["id"]), KeyType::Bigint, MAX_ROW).unwrap();
+    assert_eq!(rows.feed(b"-42\n").unwrap().evidence.mentions[0].key, PatientKey::Bigint(-42));
+    let refusal = rows.feed(b"12x\n").unwrap_err();
+    assert_eq!(refusal.message, "row 2 of the COPY has a patient key that cannot be decoded");
+}
+
+#[test]
+fn binary_and_unknown_columns_are_refused() {
+    let refused = |copy: &CopyFrom| CopyRows::new(copy, KeyType::Text, MAX_ROW).map(|_| ()).unwrap_err().kind;
+    assert_eq!(refused(&copy(CopyFormat::Binary, &["id"])), RefusalKind::Unsupported);
+    assert_eq!(refused(&copy(text(), &["name"])), RefusalKind::NoPatient);
+}
