@@ -56,6 +56,28 @@ pub enum RefusalKind {
 }
 
 impl RefusalKind {
+    /// The words of audit records.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::NoPatient => "no patient",
+            Self::SeveralRegions => "several regions",
+            Self::UndeclaredTable => "undeclared table",
+            Self::UnknownPatient => "unknown patient",
+            Self::Sovereignty => "sovereignty",
+            Self::TransactionElsewhere => "transaction elsewhere",
+            Self::UndecodableKey => "undecodable key",
+            Self::Unplaceable => "unplaceable",
+            Self::AboveCeiling => "above ceiling",
+            Self::RegionUnserved => "region unserved",
+            Self::NoHealthyNode => "no healthy node",
+            Self::CopyRow => "copy row",
+            Self::RegionContradiction => "region contradiction",
+            Self::DirectoryUnwritable => "directory unwritable",
+            Self::Syntax => "syntax",
+            Self::Unsupported => "unsupported",
+        }
+    }
+
     /// The SQLSTATE.
     pub const fn sqlstate(self) -> &'static str {
         match self {
