@@ -316,7 +316,7 @@ pub struct Http {
 }
 
 /// `[[users]]`: who may come in.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct User {
     /// Name, as in the startup message.
     pub name: Arc<str>,

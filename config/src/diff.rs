@@ -1,0 +1,108 @@
+//! What a reload changes, in words for the log and for `pgward reload`. No secret appears in them.
+
+use std::fmt::Debug;
+
+use crate::model::{Config, Pool, PoolKind};
+use crate::units::show_duration;
+
+/// What changes from `old` to `new`, one line each; empty when the two serve the same.
+pub fn diff(old: &Config, new: &Config) -> Vec<String> {
+    let mut words = Vec::new();
+    proxy(old, new, &mut words);
+    items("listener", &old.listeners, &new.listeners, |l| l.name.to_string(), &mut words);
+    if old.http != new.http {
+        words.push(format!("[http] {} -> {}", http(old), http(new)));
+    }
+    items("user", &old.users, &new.users, |u| u.name.to_string(), &mut words);
+    items("server role", &old.server_roles, &new.server_roles, |r| r.name.to_string(), &mut words);
+    let (a, b) = (&old.sharding, &new.sharding);
+    changed("[sharding] strategy", &a.strategy, &b.strategy, &mut words);
+    changed("[sharding] key_type", &a.key_type, &b.key_type, &mut words);
+    changed("[sharding] undeclared_tables", &a.undeclared_tables, &b.undeclared_tables, &mut words);
+    changed("[sharding] default_shard", &a.default_shard, &b.default_shard, &mut words);
+    items("table", &old.tables, &new.tables, |t| format!("{}.{}", t.schema, t.name), &mut words);
+    items("function", &old.functions, &new.functions, |f| f.name.to_string(), &mut words);
+    items("region", &old.regions, &new.regions, |r| r.id.to_string(), &mut words);
+    shards(old, new, &mut words);
+    for kind in PoolKind::ALL {
+        pool(kind, &old.pools[kind.index()], &new.pools[kind.index()], &mut words);
+    }
+    changed("[health]", &old.health, &new.health, &mut words);
+    changed("[directory]", &old.directory, &new.directory, &mut words);
+    changed("[audit]", &old.audit, &new.audit, &mut words);
+    words
+}
+
+/// The keys that differ and that a reload cannot apply; the process goes on with their old values.
+pub fn needs_restart(old: &Config, new: &Config) -> Vec<String> {
+    let mut words = Vec::new();
+    changed("[proxy] workers", &old.proxy.workers, &new.proxy.workers, &mut words);
+    changed("[proxy] control_socket", &old.proxy.control_socket, &new.proxy.control_socket, &mut words);
+    words
+}
+
+fn changed<T: Debug + PartialEq>(name: &str, old: &T, new: &T, words: &mut Vec<String>) {
+    if old != new {
+        words.push(format!("{name}: {old:?} -> {new:?}"));
+    }
+}
+
+fn http(config: &Config) -> String {
+    config.http.as_ref().map_or("off".into(), |http| http.address.to_string())
+}
+
+fn proxy(old: &Config, new: &Config, words: &mut Vec<String>) {
+    let (a, b) = (&old.proxy, &new.proxy);
+    changed("[proxy] instance", &a.instance, &b.instance, words);
+    changed("[proxy] database", &a.database, &b.database, words);
+    changed("[proxy] workers", &a.workers, &b.workers, words);
+    changed("[proxy] control_socket", &a.control_socket, &b.control_socket, words);
+    changed("[proxy] max_clients", &a.max_clients, &b.max_clients, words);
+    changed("[proxy] max_startup_bytes", &a.max_startup_bytes, &b.max_startup_bytes, words);
+    changed("[proxy] startup_timeout", &a.startup_timeout, &b.startup_timeout, words);
+    changed("[proxy] max_message_bytes", &a.max_message_bytes, &b.max_message_bytes, words);
+    let (idle_a, idle_b) = (&a.idle_in_transaction_timeout, &b.idle_in_transaction_timeout);
+    changed("[proxy] idle_in_transaction_timeout", idle_a, idle_b, words);
+    changed("[proxy] connect_timeout", &a.connect_timeout, &b.connect_timeout, words);
+    changed("[proxy] drain_timeout", &a.drain_timeout, &b.drain_timeout, words);
+}
+
+/// Items that came, went, or are not what they were.
+fn items<T: PartialEq>(what: &str, old: &[T], new: &[T], name: impl Fn(&T) -> String, words: &mut Vec<String>) {
+    for item in old {
+        if !new.iter().any(|other| name(other) == name(item)) {
+            words.push(format!("{what} `{}` removed", name(item)));
+        }
+    }
+    for item in new {
+        match old.iter().find(|other| name(other) == name(item)) {
+            None => words.push(format!("{what} `{}` added", name(item))),
+            Some(before) if before != item => words.push(format!("{what} `{}` changed", name(item))),
+            Some(_) => {}
+        }
+    }
+}
+
+fn shards(old: &Config, new: &Config, words: &mut Vec<String>) {
+    items("shard", &old.shards, &new.shards, |s| s.id.to_string(), words);
+    for after in &new.shards {
+        let Some(before) = old.shards.iter().find(|shard| shard.id == after.id) else { continue };
+        let nodes = |shard: &crate::model::Shard| shard.nodes().cloned().collect::<Vec<_>>();
+        items("node", &nodes(before), &nodes(after), |n| n.id.to_string(), words);
+    }
+}
+
+fn pool(kind: PoolKind, old: &Pool, new: &Pool, words: &mut Vec<String>) {
+    let mut figure = |name: &str, a: String, b: String| {
+        if a != b {
+            words.push(format!("[pools.{kind}] {name}: {a} -> {b}"));
+        }
+    };
+    figure("min", old.min.to_string(), new.min.to_string());
+    figure("max", old.max.to_string(), new.max.to_string());
+    figure("idle_timeout", show_duration(old.idle_timeout), show_duration(new.idle_timeout));
+    figure("max_lifetime", show_duration(old.max_lifetime), show_duration(new.max_lifetime));
+    figure("check_interval", show_duration(old.check_interval), show_duration(new.check_interval));
+    figure("wait_timeout", show_duration(old.wait_timeout), show_duration(new.wait_timeout));
+    figure("max_waiting", old.max_waiting.to_string(), new.max_waiting.to_string());
+}
