@@ -1,0 +1,124 @@
+//! What the servers' catalogs say that routing must know: which functions only read, and the columns of the declared
+//! tables.
+
+use std::time::Duration;
+
+use anyhow::Context;
+use pgward_config::{Node, ServerRole, Table};
+use tokio_postgres::{Client, NoTls};
+
+/// The part of one node's catalog that routing uses. Plain data: the router's own catalog is made from it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LiveCatalog {
+    /// Functions outside PostgreSQL's own schemas: name, and whether all overloads of it are IMMUTABLE or STABLE.
+    pub functions: Vec<(String, bool)>,
+    /// The declared tables that exist.
+    pub tables: Vec<LiveTable>,
+}
+
+/// A table as it is on a server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LiveTable {
+    /// Its schema.
+    pub schema: String,
+    /// Its name.
+    pub name: String,
+    /// Its columns in order, each with the OID of its type (of the base type, for a domain).
+    pub columns: Vec<(String, u32)>,
+}
+
+impl LiveTable {
+    /// The type of the column with this name.
+    pub fn column(&self, name: &str) -> Option<u32> {
+        self.columns.iter().find(|(column, _)| column == name).map(|&(_, oid)| oid)
+    }
+}
+
+/// Reads the catalog of one node. May be cancelled at any time.
+///
+/// # Errors
+/// The node cannot be reached in `patience`, does not let the role in, or a query fails.
+pub async fn catalog(
+    node: &Node,
+    role: &ServerRole,
+    tables: &[Table],
+    patience: Duration,
+) -> anyhow::Result<LiveCatalog> {
+    let read = async {
+        let client = connect(node, role, patience).await?;
+        Ok(LiveCatalog { functions: functions(&client).await?, tables: live_tables(&client, tables).await? })
+    };
+    tokio::time::timeout(patience, read)
+        .await
+        .unwrap_or_else(|_| Err(anyhow::anyhow!("no answer within {patience:?}")))
+        .with_context(|| format!("catalog of {}", node.id))
+}
+
+/// A connection of the control plane. Its socket is driven by a task of its own, which ends with the client.
+pub(crate) async fn connect(node: &Node, role: &ServerRole, patience: Duration) -> anyhow::Result<Client> {
+    let mut config = tokio_postgres::Config::new();
+    config.host(&*node.host).port(node.port).dbname(&*node.dbname).user(&*role.name);
+    config.application_name("pgward").connect_timeout(patience);
+    if let Some(password) = &role.password {
+        config.password(password.expose());
+    }
+    let (client, connection) = config.connect(NoTls).await.map_err(plain)?;
+    tokio::spawn(async move {
+        // Its end is the client's error, too.
+        let _ = connection.await;
+    });
+    Ok(client)
+}
+
+/// tokio-postgres says `db error` and hides what the server said among the causes; people want that first.
+pub(crate) fn plain(error: tokio_postgres::Error) -> anyhow::Error {
+    match error.as_db_error() {
+        Some(said) => anyhow::anyhow!("{} ({})", said.message(), said.code().code()),
+        None => anyhow::Error::new(error),
+    }
+}
+
+/// An aggregate is as volatile as the functions that it is made of, whatever its own entry says.
+async fn functions(client: &Client) -> anyhow::Result<Vec<(String, bool)>> {
+    const QUERY: &str = "
+        SELECT p.proname::text,
+               bool_and(p.provolatile <> 'v' AND p.prokind <> 'p' AND NOT EXISTS (
+                   SELECT FROM pg_catalog.pg_aggregate a
+                   JOIN pg_catalog.pg_proc f ON f.oid IN (
+                       a.aggtransfn, a.aggfinalfn, a.aggcombinefn, a.aggserialfn, a.aggdeserialfn,
+                       a.aggmtransfn, a.aggminvtransfn, a.aggmfinalfn)
+                   WHERE a.aggfnoid = p.oid AND f.provolatile = 'v'))
+        FROM pg_catalog.pg_proc p
+        JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
+        WHERE n.nspname NOT IN ('pg_catalog', 'information_schema')
+        GROUP BY p.proname ORDER BY p.proname";
+    let rows = client.query(QUERY, &[]).await.map_err(plain)?;
+    Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
+}
+
+/// The declared tables that exist, in the order given.
+pub(crate) async fn live_tables(client: &Client, tables: &[Table]) -> anyhow::Result<Vec<LiveTable>> {
+    const QUERY: &str = "
+        SELECT n.nspname::text, c.relname::text, a.attname::text,
+               CASE t.typtype WHEN 'd' THEN t.typbasetype ELSE a.atttypid END
+        FROM pg_catalog.unnest($1::text[], $2::text[]) WITH ORDINALITY AS declared(schema, name, place)
+        JOIN pg_catalog.pg_namespace n ON n.nspname = declared.schema
+        JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = declared.name
+        JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+        JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
+        WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f')
+        ORDER BY declared.place, a.attnum";
+    let schemas: Vec<&str> = tables.iter().map(|table| &*table.schema).collect();
+    let names: Vec<&str> = tables.iter().map(|table| &*table.name).collect();
+    let rows = client.query(QUERY, &[&schemas, &names]).await.map_err(plain)?;
+    let mut live: Vec<LiveTable> = Vec::new();
+    for row in rows {
+        let (schema, name): (String, String) = (row.get(0), row.get(1));
+        let column = (row.get(2), row.get(3));
+        match live.last_mut() {
+            Some(table) if table.schema == schema && table.name == name => table.columns.push(column),
+            _ => live.push(LiveTable { schema, name, columns: vec![column] }),
+        }
+    }
+    Ok(live)
+}
