@@ -158,6 +158,19 @@ impl Reason {
             Self::ReadWriteTransaction => "read-write transaction",
         }
     }
+
+    /// The rule in a sentence, for people.
+    pub const fn sentence(self) -> &'static str {
+        match self {
+            Self::Emergency => "class emergency always uses the primary",
+            Self::Write => "what is not proven to be a read uses the primary",
+            Self::BestReplica => "a read uses the replica with the lowest score",
+            Self::NoReplica => "a read, but no replica can serve, so the primary does",
+            Self::Transaction => "the open transaction is there",
+            Self::HomeShard => "no patient decides, so the origin's home shard does",
+            Self::ReadWriteTransaction => "a transaction that may write begins on the primary",
+        }
+    }
 }
 
 /// One statement's way, with its whole reason.

@@ -11,6 +11,7 @@ pub mod decide;
 pub mod decision;
 pub mod directory;
 pub mod evidence;
+pub mod explain;
 pub mod hash;
 mod lexer;
 mod permit;
