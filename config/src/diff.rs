@@ -2,7 +2,7 @@
 
 use std::fmt::Debug;
 
-use crate::model::{Config, Pool, PoolKind};
+use crate::model::{Audit, Config, Directory, Pool, PoolKind, Secret};
 use crate::units::show_duration;
 
 /// What changes from `old` to `new`, one line each; empty when the two serve the same.
@@ -28,8 +28,8 @@ pub fn diff(old: &Config, new: &Config) -> Vec<String> {
         pool(kind, &old.pools[kind.index()], &new.pools[kind.index()], &mut words);
     }
     changed("[health]", &old.health, &new.health, &mut words);
-    changed("[directory]", &old.directory, &new.directory, &mut words);
-    changed("[audit]", &old.audit, &new.audit, &mut words);
+    directory(&old.directory, &new.directory, &mut words);
+    audit(&old.audit, &new.audit, &mut words);
     words
 }
 
@@ -65,6 +65,31 @@ fn proxy(old: &Config, new: &Config, words: &mut Vec<String>) {
     changed("[proxy] idle_in_transaction_timeout", idle_a, idle_b, words);
     changed("[proxy] connect_timeout", &a.connect_timeout, &b.connect_timeout, words);
     changed("[proxy] drain_timeout", &a.drain_timeout, &b.drain_timeout, words);
+}
+
+fn directory(old: &Directory, new: &Directory, words: &mut Vec<String>) {
+    match (old, new) {
+        (Directory::Embedded { path: a, key: key_a }, Directory::Embedded { path: b, key: key_b }) => {
+            changed("[directory] path", a, b, words);
+            secret("[directory] key", key_a, key_b, words);
+        }
+        (a, b) if a != b => words.push("[directory] is of another kind".into()),
+        _ => {}
+    }
+}
+
+fn audit(old: &Audit, new: &Audit, words: &mut Vec<String>) {
+    changed("[audit] path", &old.path, &new.path, words);
+    changed("[audit] policy", &old.policy, &new.policy, words);
+    secret("[audit] key", &old.key, &new.key, words);
+    changed("[audit] rotate_bytes", &old.rotate_bytes, &new.rotate_bytes, words);
+    changed("[audit] spool_bytes", &old.spool_bytes, &new.spool_bytes, words);
+}
+
+fn secret(name: &str, old: &Secret, new: &Secret, words: &mut Vec<String>) {
+    if old != new {
+        words.push(format!("{name} changed"));
+    }
 }
 
 /// Items that came, went, or are not what they were.
@@ -105,4 +130,69 @@ fn pool(kind: PoolKind, old: &Pool, new: &Pool, words: &mut Vec<String>) {
     figure("check_interval", show_duration(old.check_interval), show_duration(new.check_interval));
     figure("wait_timeout", show_duration(old.wait_timeout), show_duration(new.wait_timeout));
     figure("max_waiting", old.max_waiting.to_string(), new.max_waiting.to_string());
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::path::Path;
+
+    use super::*;
+    use crate::{Sources, parse_with};
+
+    const BASE: &str = include_str!("../tests/base.toml");
+
+    fn read(text: &str, password: &str) -> Config {
+        let env = |_: &str| Some(password.to_owned());
+        let file = |_: &Path| Err(std::io::Error::from(std::io::ErrorKind::NotFound));
+        parse_with(text, Path::new("pgward.toml"), &Sources { env: &env, file: &file, salt: &|_| [7; 16] })
+            .unwrap()
+            .config
+    }
+
+    fn words(from: &str, to: &str) -> Vec<String> {
+        assert!(BASE.contains(from), "{from}");
+        diff(&read(BASE, "0123456789abcdef"), &read(&BASE.replace(from, to), "0123456789abcdef"))
+    }
+
+    #[test]
+    fn the_same_is_no_change_whatever_its_layout() {
+        assert!(words("[http]", "# a comment\n[http]").is_empty());
+    }
+
+    #[test]
+    fn changes_are_named() {
+        assert_eq!(
+            words("max = 200", "max = 100\nidle_timeout = \"90s\""),
+            ["[pools.general] max: 200 -> 100", "[pools.general] idle_timeout: 10m -> 1m30s"]
+        );
+        assert_eq!(
+            words("name = \"icd10_codes\"", "name = \"icd10\""),
+            ["table `public.icd10_codes` removed", "table `public.icd10` added"]
+        );
+        assert_eq!(
+            words("127.0.0.1:7001", "127.0.0.1:7003"),
+            ["shard `east` changed", "node `east/replica-1` changed"]
+        );
+        assert_eq!(
+            words("database = \"ehr\"", "database = \"ehr\"\nmax_clients = 5"),
+            ["[proxy] max_clients: 10000 -> 5"]
+        );
+    }
+
+    #[test]
+    fn a_changed_secret_is_seen_and_not_shown() {
+        let words = diff(&read(BASE, "0123456789abcdef"), &read(BASE, "geheim-geheim-geheim"));
+        assert_eq!(
+            words,
+            ["user `app` changed", "server role `ehr_app` changed", "[directory] key changed", "[audit] key changed"]
+        );
+    }
+
+    #[test]
+    fn only_threads_and_the_control_socket_need_a_restart() {
+        let changed = BASE.replace("database = \"ehr\"", "database = \"x\"\nworkers = 4\ncontrol_socket = \"/run/p\"");
+        let words = needs_restart(&read(BASE, "0123456789abcdef"), &read(&changed, "0123456789abcdef"));
+        assert_eq!(words, ["[proxy] workers: 1 -> 4", "[proxy] control_socket: \"pgward.sock\" -> \"/run/p\""]);
+    }
 }

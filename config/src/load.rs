@@ -68,7 +68,8 @@ pub fn parse_with(text: &str, path: &Path, sources: &Sources<'_>) -> Result<Load
     let (errors, warnings) = problems.into_parts();
     match config {
         Some(config) if errors.is_empty() => Ok(Loaded { config, warnings, text: concealed }),
-        _ => Err(Report::new(path.to_owned(), concealed, errors.into_iter().chain(warnings).collect())),
+        // A warning may follow from what could not be read; those that remain are given once the file can be used.
+        _ => Err(Report::new(path.to_owned(), concealed, errors)),
     }
 }
 
