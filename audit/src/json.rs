@@ -12,7 +12,8 @@ pub(crate) fn string(out: &mut Vec<u8>, text: &str) {
 
 /// The inside of a JSON string.
 pub(crate) fn escaped(out: &mut Vec<u8>, text: &str) {
-    if text.bytes().all(plain) {
+    // Without a short cut, so that the compiler looks at 16 bytes at a time.
+    if text.bytes().fold(true, |all, byte| all & plain(byte)) {
         out.extend_from_slice(text.as_bytes());
     } else {
         text.bytes().for_each(|byte| escape(out, byte));
