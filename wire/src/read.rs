@@ -1,0 +1,79 @@
+//! A strict reader over one message's body.
+
+use crate::error::ProtocolError;
+
+/// What is left of a body. Each step takes bytes off the front or fails; nothing is reserved by a peer's count.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Reader<'a> {
+    rest: &'a [u8],
+    message: &'static str,
+}
+
+impl<'a> Reader<'a> {
+    /// `message` is the message's name, for errors.
+    pub(crate) fn new(message: &'static str, body: &'a [u8]) -> Self {
+        Self { rest: body, message }
+    }
+
+    pub(crate) fn bytes(&mut self, n: usize) -> Result<&'a [u8], ProtocolError> {
+        let (head, rest) = self.rest.split_at_checked(n).ok_or_else(|| self.short())?;
+        self.rest = rest;
+        Ok(head)
+    }
+
+    pub(crate) fn u8(&mut self) -> Result<u8, ProtocolError> {
+        Ok(self.bytes(1)?[0])
+    }
+
+    pub(crate) fn i16(&mut self) -> Result<i16, ProtocolError> {
+        let bytes = self.bytes(2)?;
+        Ok(i16::from_be_bytes([bytes[0], bytes[1]]))
+    }
+
+    pub(crate) fn i32(&mut self) -> Result<i32, ProtocolError> {
+        let bytes = self.bytes(4)?;
+        Ok(i32::from_be_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]))
+    }
+
+    /// A count of items that take at least `each` bytes.
+    pub(crate) fn count(&mut self, each: usize) -> Result<usize, ProtocolError> {
+        // PostgreSQL reads these as unsigned since 14 (65535 parameters).
+        let count = usize::from(self.i16()? as u16);
+        if count * each > self.rest.len() { Err(self.short()) } else { Ok(count) }
+    }
+
+    /// A string without its NUL.
+    pub(crate) fn string(&mut self) -> Result<&'a [u8], ProtocolError> {
+        let end = memchr::memchr(0, self.rest).ok_or_else(|| self.invalid("a string has no end"))?;
+        let string = &self.rest[..end];
+        self.rest = &self.rest[end + 1..];
+        Ok(string)
+    }
+
+    /// All that is left.
+    pub(crate) fn rest(&mut self) -> &'a [u8] {
+        std::mem::take(&mut self.rest)
+    }
+
+    /// How many bytes are left.
+    pub(crate) fn len(&self) -> usize {
+        self.rest.len()
+    }
+
+    /// Nothing may be left.
+    pub(crate) fn end(self) -> Result<(), ProtocolError> {
+        if self.rest.is_empty() {
+            Ok(())
+        } else {
+            Err(self.invalid(&format!("{} bytes are left over", self.rest.len())))
+        }
+    }
+
+    pub(crate) fn invalid(&self, why: &str) -> ProtocolError {
+        ProtocolError::new(format!("invalid {} message: {why}", self.message))
+    }
+
+    fn short(&self) -> ProtocolError {
+        self.invalid("it is shorter than its contents")
+    }
+}

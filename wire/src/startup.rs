@@ -1,0 +1,143 @@
+//! The first packet of a connection: "Start-up" in the manual's "Message Flow".
+
+use crate::error::ProtocolError;
+use crate::read::Reader;
+
+/// Code of a CancelRequest.
+pub const CANCEL_REQUEST: u32 = 80_877_102;
+/// Code of an SSLRequest.
+pub const SSL_REQUEST: u32 = 80_877_103;
+/// Code of a GSSENCRequest.
+pub const GSSENC_REQUEST: u32 = 80_877_104;
+
+/// The longest cancel key of protocol 3.2.
+const MAX_KEY_BYTES: usize = 256;
+
+/// What a client says first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FirstPacket {
+    /// It asks for TLS.
+    SslRequest,
+    /// It asks for GSSAPI encryption.
+    GssEncRequest,
+    /// It cancels what runs for another connection.
+    Cancel {
+        /// The process id that the other was given.
+        pid: i32,
+        /// The secret key that the other was given.
+        key: Vec<u8>,
+    },
+    /// It begins a session.
+    Startup(Startup),
+}
+
+/// A StartupMessage of protocol 3.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Startup {
+    /// Minor protocol version asked for.
+    pub minor: u16,
+    /// Parameters in order.
+    pub params: Vec<(String, String)>,
+}
+
+impl Startup {
+    /// A parameter's value; the last one counts.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.params.iter().rev().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+
+    /// The user, if one is named.
+    pub fn user(&self) -> Option<&str> {
+        self.get("user").filter(|user| !user.is_empty())
+    }
+
+    /// The database; the user's name where none is named.
+    pub fn database(&self) -> Option<&str> {
+        self.get("database").filter(|database| !database.is_empty()).or_else(|| self.user())
+    }
+}
+
+impl FirstPacket {
+    /// Parses a packet without its length field.
+    ///
+    /// # Errors
+    /// When it is none of the four, exactly.
+    pub fn parse(body: &[u8]) -> Result<Self, ProtocolError> {
+        let mut reader = Reader::new("startup", body);
+        match reader.i32()? as u32 {
+            SSL_REQUEST => reader.end().map(|()| Self::SslRequest),
+            GSSENC_REQUEST => reader.end().map(|()| Self::GssEncRequest),
+            CANCEL_REQUEST => {
+                let pid = reader.i32()?;
+                let key = reader.rest();
+                if !(4..=MAX_KEY_BYTES).contains(&key.len()) {
+                    return Err(reader.invalid("the cancel key has neither 4 nor up to 256 bytes"));
+                }
+                Ok(Self::Cancel { pid, key: key.to_vec() })
+            }
+            version if version >> 16 == 3 => parameters(reader, version as u16).map(Self::Startup),
+            version => Err(ProtocolError::new(format!(
+                "unsupported frontend protocol {}.{}: server supports 3.0",
+                version >> 16,
+                version & 0xffff
+            ))),
+        }
+    }
+}
+
+fn parameters(mut reader: Reader<'_>, minor: u16) -> Result<Startup, ProtocolError> {
+    let mut params = Vec::new();
+    loop {
+        let name = reader.string()?;
+        if name.is_empty() {
+            break;
+        }
+        let value = reader.string()?;
+        let text = |bytes: &[u8]| {
+            std::str::from_utf8(bytes).map(str::to_owned).map_err(|_| reader.invalid("a parameter is not UTF-8"))
+        };
+        params.push((text(name)?, text(value)?));
+    }
+    reader.end()?;
+    Ok(Startup { minor, params })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn startup() -> Vec<u8> {
+        let mut body = 196_608u32.to_be_bytes().to_vec();
+        body.extend(b"user\0nurse\0database\0healthcare\0\0");
+        body
+    }
+
+    #[test]
+    fn a_startup_message_names_user_and_database() {
+        let FirstPacket::Startup(startup) = FirstPacket::parse(&startup()).unwrap() else { panic!("a startup") };
+        assert_eq!((startup.minor, startup.user(), startup.database()), (0, Some("nurse"), Some("healthcare")));
+    }
+
+    #[test]
+    fn cut_anywhere_or_with_junk_behind_it_is_an_error() {
+        let whole = startup();
+        for cut in 0..whole.len() {
+            assert!(FirstPacket::parse(&whole[..cut]).is_err(), "cut at {cut}");
+        }
+        let mut junk = whole;
+        junk.push(0);
+        assert!(FirstPacket::parse(&junk).is_err());
+    }
+
+    #[test]
+    fn requests_are_exact() {
+        assert_eq!(FirstPacket::parse(&SSL_REQUEST.to_be_bytes()), Ok(FirstPacket::SslRequest));
+        assert_eq!(FirstPacket::parse(&GSSENC_REQUEST.to_be_bytes()), Ok(FirstPacket::GssEncRequest));
+        let mut cancel = CANCEL_REQUEST.to_be_bytes().to_vec();
+        cancel.extend(7i32.to_be_bytes());
+        assert!(FirstPacket::parse(&cancel).is_err());
+        cancel.extend([1, 2, 3, 4]);
+        assert_eq!(FirstPacket::parse(&cancel), Ok(FirstPacket::Cancel { pid: 7, key: vec![1, 2, 3, 4] }));
+    }
+}
