@@ -278,10 +278,10 @@ impl Router {
             permit: Arc::clone(no_patient()),
             register: Register::new(),
         };
-        if ask.evidence.mentions.is_empty() {
-            if let Some(table) = ask.tables.iter().find(|table| table.kind == TableKind::Patient) {
-                return Err(no_patient_named(table));
-            }
+        if ask.evidence.mentions.is_empty()
+            && let Some(table) = ask.tables.iter().find(|table| table.kind == TableKind::Patient)
+        {
+            return Err(no_patient_named(table));
         }
         for (index, mention) in ask.evidence.mentions.iter().enumerate() {
             let located = ask.located.get(index).and_then(Option::as_ref);

@@ -24,7 +24,7 @@ use pgward_config::PatientRegion;
 use pgward_router::{DirectoryLookup, Entry, PatientHasher, PatientKey, Refusal, RefusalKind};
 
 pub use cache::{PatientCache, Resolved};
-use log::{Damage, HEADER, RECORD, REGION_NAME_MAX, Replayed, Row};
+use log::{Damage, HEADER, REGION_NAME_MAX, Replayed, Row};
 use map::Patients;
 
 /// How often what was registered is synced to disk.
@@ -377,12 +377,12 @@ fn damaged(path: &Path, damage: Damage) -> DirectoryError {
 fn sync_every_second(shared: &Shared) {
     loop {
         let closing = shared.closing.load(Ordering::Acquire);
-        if shared.dirty.swap(false, Ordering::AcqRel) {
-            if let Err(error) = shared.file.sync_data() {
-                // Written, so a kill of the proxy loses nothing; but a loss of power might.
-                tracing::error!(path = %shared.path.display(), %error, "the patient directory cannot be synced to disk");
-                shared.dirty.store(true, Ordering::Release);
-            }
+        if shared.dirty.swap(false, Ordering::AcqRel)
+            && let Err(error) = shared.file.sync_data()
+        {
+            // Written, so a kill of the proxy loses nothing; but a loss of power might.
+            tracing::error!(path = %shared.path.display(), %error, "the patient directory cannot be synced to disk");
+            shared.dirty.store(true, Ordering::Release);
         }
         if closing {
             return;

@@ -3,6 +3,7 @@
 
 use std::os::unix::fs::PermissionsExt;
 
+use super::log::RECORD;
 use super::*;
 
 const SECRET: &[u8] = b"directory secret";

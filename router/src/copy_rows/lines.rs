@@ -81,8 +81,7 @@ impl Lines {
                 Marker::Bad => return Step::Bad("has an end marker \\. that is not alone on its line"),
             }
         }
-        loop {
-            let Some(at) = self.stop(data) else { break };
+        while let Some(at) = self.stop(data) {
             let behind = data.get(at + 1);
             match data[at] {
                 b'\n' if !self.in_quote => return self.line_feed(at),
