@@ -3,6 +3,7 @@
 //! The text is always lexed; its shape is looked up by its full bytes, and only a shape not seen before is parsed. What
 //! depends on a value (a key, a setting) is read from the text or the parameters each time, never from the cache.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::sync::Arc;
 
@@ -119,10 +120,25 @@ impl Analyser {
         if statement.keys.guarded
             && let Action::Set(setting) = &statement.action
         {
+            let readable = |value: &Value| match value {
+                Value::Word(_) => true,
+                Value::Literal { ordinal, .. } => {
+                    let literal = analysed.literals.get(*ordinal as usize);
+                    literal.and_then(|literal| values::literal_text(sql, literal)).is_some()
+                }
+            };
+            if !setting.values.iter().all(readable) {
+                return Err(Refusal::new(RefusalKind::Unsupported, "the value of this SET cannot be read"));
+            }
             self.tables.guard(setting, &self.setting(analysed, setting, sql))?;
         }
         let mut evidence = Evidence::default();
         let reader = Reader { sql, literals: &analysed.literals, params, key_type: self.key_type };
+        for slot in &statement.keys.set_config {
+            let name = reader.text(*slot);
+            let name = name.as_deref().and_then(|name| std::str::from_utf8(name).ok());
+            self.tables.guard_set_config(name.unwrap_or("role"))?;
+        }
         for source in &statement.keys.sources {
             reader.read(source, &mut evidence)?;
         }
@@ -199,15 +215,17 @@ impl Reader<'_> {
         decoded.ok_or_else(|| self.refuse(whence, wanted))
     }
 
+    /// The text of a literal or of a parameter, NULL and what cannot be read aside.
+    fn text(&self, slot: Slot) -> Option<Cow<'_, [u8]>> {
+        match slot {
+            Slot::Literal { ordinal, .. } => values::literal_text(self.sql, self.literals.get(ordinal as usize)?),
+            Slot::Param { n, .. } => self.params.value(n)?.map(Cow::Borrowed),
+        }
+    }
+
     /// The region that stands beside a key; what is no text is no region.
     fn region(&self, slot: Slot) -> Option<PatientRegion> {
-        let region = |bytes: &[u8]| Some(PatientRegion::new(std::str::from_utf8(bytes).ok()?));
-        match slot {
-            Slot::Literal { ordinal, .. } => {
-                region(&values::literal_text(self.sql, self.literals.get(ordinal as usize)?)?)
-            }
-            Slot::Param { n, .. } => region(self.params.value(n)??),
-        }
+        Some(PatientRegion::new(std::str::from_utf8(&self.text(slot)?).ok()?))
     }
 
     /// A refusal that says where the value stands and what it is not, but never the value.

@@ -84,6 +84,8 @@ impl Params for NoParams {
 pub(crate) struct KeySources {
     /// The places, in the order of the text.
     pub(crate) sources: SmallVec<[KeySource; 1]>,
+    /// Names of settings in set_config calls, which must be looked at.
+    pub(crate) set_config: SmallVec<[Slot; 1]>,
     /// The statement is a SET whose values must be looked at.
     pub(crate) guarded: bool,
 }

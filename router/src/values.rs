@@ -340,7 +340,7 @@ pub(crate) fn keys_from_array_param(
         return keys_from_array_text(bytes, key_type, each);
     }
     let mut rest = bytes;
-    let mut int = |rest: &mut &[u8]| {
+    let int = |rest: &mut &[u8]| {
         let (head, tail) = rest.split_first_chunk::<4>()?;
         *rest = tail;
         Some(i32::from_be_bytes(*head))

@@ -4,8 +4,26 @@
 //! statement refused. Nothing here may depend on the value of a literal: a shape stands for all texts that differ in
 //! their literals alone.
 
+mod change;
+mod conditions;
+mod constants;
+mod copy;
+mod functions;
+mod graph;
+mod scope;
+mod select;
+mod settings;
+mod syntax;
 mod tables;
+mod utility;
+mod walk;
 
+use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use pg_raw_parse::Node;
+use pg_raw_parse::nodes::RawStmt;
+use pgward_config::TableKind;
 use smallvec::SmallVec;
 
 use crate::evidence::KeySources;
@@ -14,23 +32,82 @@ use crate::refusal::{Refusal, RefusalKind};
 use crate::statement::{Action, Literal, Shape, Statement};
 
 pub(crate) use tables::Tables;
+use walk::Walk;
 
 /// Parses and analyses a text.
-pub(crate) fn shape(_tables: &Tables, sql: &[u8], _literals: &[Literal], params: u16) -> Result<Shape, Refusal> {
-    let text = std::str::from_utf8(sql).map_err(|_| Refusal::new(RefusalKind::Syntax, "the statement is not UTF-8"))?;
-    let tree = pg_raw_parse::parse(text).map_err(|e| Refusal::new(RefusalKind::Syntax, e.to_string()))?;
+pub(crate) fn shape(tables: &Tables, sql: &[u8], literals: &[Literal], params: u16) -> Result<Shape, Refusal> {
+    let text = std::str::from_utf8(sql)
+        .map_err(|_| Refusal::new(RefusalKind::Syntax, "invalid byte sequence for encoding \"UTF8\""))?;
+    let tree = pg_raw_parse::parse(text).map_err(|error| syntax::refusal(text, syntax::error_message(&error)))?;
     let statements = tree
         .iter()
-        .map(|_| Statement {
-            action: Action::Run,
-            reads_only: false,
-            tables: SmallVec::new(),
-            literals: 0..0,
-            keys: KeySources::default(),
-            refusal: Some(Refusal::new(RefusalKind::Unsupported, "this statement is not analysed yet")),
+        .map(|raw| {
+            // The bindings' walk panics on nodes that it does not know. None is known to get there; if one does, its
+            // statement is refused and nobody else is harmed.
+            catch_unwind(AssertUnwindSafe(|| statement(tables, sql, literals, raw))).unwrap_or_else(|_| unknown())
         })
         .collect();
     Ok(Shape { fingerprint: fingerprint(sql).into(), statements, params })
+}
+
+fn statement(tables: &Tables, sql: &[u8], literals: &[Literal], raw: &RawStmt) -> Statement {
+    let mut walk = Walk::new(tables, sql, literals);
+    let action = match raw.stmt() {
+        node @ (Node::SelectStmt(_)
+        | Node::InsertStmt(_)
+        | Node::UpdateStmt(_)
+        | Node::DeleteStmt(_)
+        | Node::MergeStmt(_)) => {
+            walk.query(node, None, None, 0);
+            Action::Run
+        }
+        node => walk.utility(node),
+    };
+    let action = match action {
+        Action::Run if walk.pins => Action::Pins,
+        action => action,
+    };
+    let mut keys = walk.keys();
+    keys.guarded = matches!(action, Action::Set(_));
+    let patient = walk.uses.iter().any(|table| table.kind == TableKind::Patient);
+    let elsewhere = walk.uses.iter().find(|table| table.written && table.kind != TableKind::Patient);
+    if let (true, Some(table)) = (patient, elsewhere) {
+        let message = format!("the statement touches patients and writes to {}, which is no patient table", table.name);
+        walk.refuse(
+            Refusal::new(RefusalKind::Unplaceable, message).hint("Read in one statement and write in another."),
+        );
+    }
+    Statement {
+        action,
+        reads_only: !walk.writes && walk.refusal.is_none(),
+        tables: walk.uses,
+        literals: literal_range(literals, raw),
+        keys,
+        refusal: walk.refusal,
+    }
+}
+
+/// A statement that could not be analysed.
+fn unknown() -> Statement {
+    Statement {
+        action: Action::Run,
+        reads_only: false,
+        tables: SmallVec::new(),
+        literals: 0..0,
+        keys: KeySources::default(),
+        refusal: Some(Refusal::new(RefusalKind::Unsupported, "the statement cannot be analysed")),
+    }
+}
+
+/// The literals that stand in one statement of the text.
+fn literal_range(literals: &[Literal], raw: &RawStmt) -> Range<u32> {
+    let start = u32::try_from(raw.stmt_location).unwrap_or(0);
+    let end = match u32::try_from(raw.stmt_len) {
+        Ok(0) | Err(_) => u32::MAX,
+        Ok(length) => start.saturating_add(length),
+    };
+    let before = |limit: u32| literals.partition_point(|literal| literal.start < limit) as u32;
+    before(start)..before(end)
 }
 
 /// Hash of the text without any literal: the same in every process.

@@ -111,6 +111,20 @@ impl Tables {
         }
     }
 
+    /// The declared table that a name stands for, if it certainly is one.
+    pub(crate) fn declared(&self, schema: Option<&str>, name: &str) -> Option<Arc<TableInfo>> {
+        match self.find(schema, name) {
+            Named::Table(table) => Some(table),
+            _ => None,
+        }
+    }
+
+    /// The key column of `schema.name`.
+    pub(crate) fn key_of(&self, full: &str) -> Option<Arc<str>> {
+        let (schema, name) = full.split_once('.')?;
+        self.declared(Some(schema), name)?.key.clone()
+    }
+
     /// Refuses the settings that would make the servers read statements otherwise than this analysis does.
     pub(crate) fn guard(&self, setting: &Setting, values: &[String]) -> Result<(), Refusal> {
         let first = values.first().map(String::as_str);
@@ -150,6 +164,19 @@ impl Tables {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Refuses set_config of a setting that the proxy keeps or that decides how statements are read.
+    pub(crate) fn guard_set_config(&self, name: &str) -> Result<(), Refusal> {
+        const KEPT: [&str; 5] =
+            ["role", "session_authorization", "search_path", "standard_conforming_strings", "client_encoding"];
+        let name = name.to_ascii_lowercase();
+        if KEPT.contains(&&*name) || name.starts_with("pgward.") {
+            return Err(
+                Refusal::new(RefusalKind::Unsupported, "this setting cannot be changed by set_config").hint("Use SET.")
+            );
+        }
+        Ok(())
     }
 }
 

@@ -1,0 +1,117 @@
+//! What a statement calls: functions, operators and types, by what they may do besides reading.
+
+use pg_raw_parse::list::NodeList;
+use pg_raw_parse::nodes::{FuncCall, TypeName};
+use pg_raw_parse::{ConstValue, Node};
+
+use super::walk::Walk;
+use crate::refusal::{Refusal, RefusalKind};
+
+/// Advisory locks that outlive the transaction, and what gives them back.
+const SESSION_LOCKS: [&str; 7] = [
+    "pg_advisory_lock",
+    "pg_advisory_lock_shared",
+    "pg_try_advisory_lock",
+    "pg_try_advisory_lock_shared",
+    "pg_advisory_unlock",
+    "pg_advisory_unlock_shared",
+    "pg_advisory_unlock_all",
+];
+
+/// Functions that run SQL, or read tables, that their arguments name: nobody can tell whose records.
+const RUN_SQL: [&str; 24] = [
+    "query_to_xml",
+    "query_to_xmlschema",
+    "query_to_xml_and_xmlschema",
+    "table_to_xml",
+    "table_to_xml_and_xmlschema",
+    "schema_to_xml",
+    "schema_to_xml_and_xmlschema",
+    "database_to_xml",
+    "database_to_xml_and_xmlschema",
+    "cursor_to_xml",
+    "cursor_to_xmlschema",
+    "ts_stat",
+    "ts_rewrite",
+    "dblink",
+    "dblink_exec",
+    "dblink_open",
+    "dblink_send_query",
+    "crosstab",
+    "crosstab2",
+    "crosstab3",
+    "crosstab4",
+    "connectby",
+    "xpath_table",
+    "pg_logical_slot_get_changes",
+];
+
+/// The schema, if any, and the name; `None` for what is no plain name.
+pub(super) fn qualified<'t>(names: &'t NodeList) -> Option<(Option<&'t str>, &'t str)> {
+    let mut parts = names.iter().map(Node::as_str);
+    match (parts.next()?, parts.next(), parts.next()) {
+        (name, None, _) => Some((None, name?)),
+        (schema, Some(name), None) => Some((Some(schema?), name?)),
+        _ => None,
+    }
+}
+
+impl<'t> Walk<'t> {
+    /// A call of a function.
+    pub(super) fn call(&mut self, call: &'t FuncCall) {
+        let Some((schema, name)) = qualified(call.funcname()) else {
+            self.writes = true;
+            return;
+        };
+        self.writes |= !self.tables.catalog.function_reads(schema, name);
+        if SESSION_LOCKS.contains(&name) {
+            self.pins = true;
+        } else if RUN_SQL.contains(&name) {
+            self.refuse(
+                Refusal::new(RefusalKind::Unplaceable, format!("{name} reads what its arguments name"))
+                    .hint("Name the tables and the patient in the statement itself."),
+            );
+        } else if name == "set_config" {
+            self.set_config_call(call);
+        }
+    }
+
+    /// Only for the transaction, and only by a name that can be looked at.
+    fn set_config_call(&mut self, call: &'t FuncCall) {
+        let args: Vec<Node<'t>> = call.args().iter().collect();
+        let name = args.first().and_then(|name| self.constants.text(*name));
+        let local = args.get(2).is_some_and(
+            |node| matches!(node, Node::A_Const(value) if matches!(value.val(), Some(ConstValue::Boolean(true)))),
+        );
+        match name {
+            Some(name) if local => self.set_config.push(name),
+            _ => self.refuse(
+                Refusal::new(RefusalKind::Unsupported, "set_config would leave a setting in a shared server")
+                    .hint("Use SET, or set_config with a plain name and is_local true."),
+            ),
+        }
+    }
+
+    /// An operator, by its name.
+    pub(super) fn operator(&mut self, names: &'t NodeList) {
+        let reads = match qualified(names) {
+            // LIKE, BETWEEN and others have words for names; IN without an operator has none.
+            Some((schema, name)) => {
+                name.bytes().any(|b| b.is_ascii_alphabetic()) || self.tables.catalog.operator_reads(schema, name)
+            }
+            None => names.is_empty(),
+        };
+        self.writes |= !reads;
+    }
+
+    /// A type that something is cast to or read as.
+    pub(super) fn type_name(&mut self, name: &'t TypeName) {
+        let mut parts = name.names().iter().map(|part| part.sval());
+        let reads = match (parts.next().flatten(), parts.next(), parts.next()) {
+            (Some(name), None, _) => self.tables.catalog.type_reads(None, name),
+            (schema @ Some(_), Some(Some(name)), None) => self.tables.catalog.type_reads(schema, name),
+            _ => false,
+        };
+        self.writes |= !reads || name.pct_type;
+    }
+}

@@ -1,0 +1,107 @@
+//! SET, RESET and SHOW, and transactions.
+
+use pg_raw_parse::list::NodeList;
+use pg_raw_parse::nodes::{
+    DefElem, TransactionStmt, TransactionStmtKind, VariableSetKind, VariableSetStmt, VariableShowStmt,
+};
+use pg_raw_parse::{ConstValue, Node};
+
+use super::walk::Walk;
+use crate::evidence::Slot;
+use crate::refusal::{Refusal, RefusalKind};
+use crate::statement::{Action, Setting, Value};
+
+impl<'t> Walk<'t> {
+    pub(super) fn variable_set(&mut self, set: &'t VariableSetStmt) -> Action {
+        let name = set.name().unwrap_or_default().to_ascii_lowercase();
+        match set.kind {
+            VariableSetKind::VAR_RESET_ALL => Action::Reset(None),
+            VariableSetKind::VAR_RESET => Action::Reset(Some(name.into())),
+            VariableSetKind::VAR_SET_MULTI if name == "transaction snapshot" => {
+                self.refuse(Refusal::new(RefusalKind::Unsupported, "snapshots cannot be shared through the proxy"));
+                Action::Run
+            }
+            VariableSetKind::VAR_SET_MULTI => {
+                Action::SetTransaction { read_only: says_read_only(set.args()), session: name != "transaction" }
+            }
+            VariableSetKind::VAR_SET_VALUE | VariableSetKind::VAR_SET_DEFAULT => {
+                if matches!(&*name, "role" | "session_authorization") {
+                    self.refuse(
+                        Refusal::new(RefusalKind::Unsupported, "who a session is cannot be changed inside it")
+                            .hint("Connect as the other user."),
+                    );
+                }
+                let values: Option<_> = set.args().iter().map(|node| self.setting_value(node)).collect();
+                let values = values.unwrap_or_else(|| {
+                    self.refuse(
+                        Refusal::new(RefusalKind::Unsupported, format!("the value of {name} is not a plain one"))
+                            .hint("Write the value as a word, a string or a number."),
+                    );
+                    Default::default()
+                });
+                Action::Set(Setting { name: name.into(), values, local: set.is_local })
+            }
+            _ => {
+                self.refuse(Refusal::new(RefusalKind::Unsupported, "SET … FROM CURRENT is not known here"));
+                Action::Run
+            }
+        }
+    }
+
+    /// A value: a literal of the text, or a word that is part of the shape.
+    fn setting_value(&self, node: Node<'t>) -> Option<Value> {
+        let Node::A_Const(constant) = node else { return None };
+        if let Some(Slot::Literal { ordinal, negative }) = self.constants.literal(constant) {
+            return Some(Value::Literal { ordinal, negative });
+        }
+        let at = usize::try_from(constant.location).ok()?;
+        let first = *self.constants.sql.get(at)?;
+        match constant.val()? {
+            // Words are not literals to the lexer, so a string constant that begins with a letter or a double quote,
+            // where no literal begins, is a word.
+            ConstValue::String(word)
+                if (first.is_ascii_alphabetic() || matches!(first, b'_' | b'"' | 0x80..))
+                    && self.constants.literals.binary_search_by_key(&(at as u32), |l| l.start).is_err() =>
+            {
+                Some(Value::Word(word.into()))
+            }
+            _ => None,
+        }
+    }
+
+    pub(super) fn show(&mut self, show: &'t VariableShowStmt) -> Action {
+        Action::Show(show.name().unwrap_or_default().to_ascii_lowercase().into())
+    }
+
+    pub(super) fn transaction(&mut self, transaction: &'t TransactionStmt) -> Action {
+        let chain = transaction.chain;
+        match transaction.kind {
+            TransactionStmtKind::TRANS_STMT_BEGIN | TransactionStmtKind::TRANS_STMT_START => {
+                Action::Begin { read_only: says_read_only(transaction.options()) }
+            }
+            TransactionStmtKind::TRANS_STMT_COMMIT => Action::Commit { chain },
+            TransactionStmtKind::TRANS_STMT_ROLLBACK => Action::Rollback { chain },
+            TransactionStmtKind::TRANS_STMT_SAVEPOINT | TransactionStmtKind::TRANS_STMT_RELEASE => Action::Savepoint,
+            TransactionStmtKind::TRANS_STMT_ROLLBACK_TO => Action::RollbackTo,
+            _ => {
+                self.refuse(
+                    Refusal::new(RefusalKind::Unplaceable, "two-phase commit is not for clients of the proxy")
+                        .hint("Use COMMIT: a transaction stays on one shard."),
+                );
+                Action::TwoPhase
+            }
+        }
+    }
+}
+
+/// READ ONLY among transaction modes. The grammar makes these constants of keywords, never of literals.
+fn says_read_only(options: &NodeList) -> bool {
+    options.iter().any(|option| match option {
+        Node::DefElem(option) => option.defname() == Some("transaction_read_only") && is_one(option),
+        _ => false,
+    })
+}
+
+fn is_one(option: &DefElem) -> bool {
+    matches!(option.arg(), Node::A_Const(value) if matches!(value.val(), Some(ConstValue::Integer(1))))
+}

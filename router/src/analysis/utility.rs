@@ -1,0 +1,291 @@
+//! Statements that are no queries: sessions, cursors, and what changes tables themselves.
+//!
+//! What changes a patient table or a reference table must happen on every shard, which is not the business of one
+//! session; it is refused. On local tables it is a write.
+
+use pg_raw_parse::Node;
+use pg_raw_parse::list::NodeList;
+use pg_raw_parse::nodes::{
+    AlterTableStmt, CreateStmt, DeclareCursorStmt, DiscardMode, DropStmt, ExplainStmt, GrantTargetType, ObjectType,
+    PrepareStmt, RangeVar, ViewStmt,
+};
+use pgward_config::TableKind;
+
+use super::functions::qualified;
+use super::walk::Walk;
+use crate::refusal::{Refusal, RefusalKind};
+use crate::statement::Action;
+
+/// `WITH HOLD` among the options of DECLARE (parsenodes.h).
+const CURSOR_OPT_HOLD: i32 = 0x0020;
+/// relpersistence of temporary tables.
+const TEMPORARY: u8 = b't';
+
+impl<'t> Walk<'t> {
+    pub(super) fn utility(&mut self, node: Node<'t>) -> Action {
+        match node {
+            Node::TransactionStmt(transaction) => self.transaction(transaction),
+            Node::VariableSetStmt(set) => self.variable_set(set),
+            Node::VariableShowStmt(show) => self.show(show),
+            Node::DiscardStmt(discard) => Action::Discard { all: discard.target == DiscardMode::DISCARD_ALL },
+            Node::DeallocateStmt(deallocate) => Action::Deallocate(deallocate.name().map(Into::into)),
+            Node::ClosePortalStmt(_) => Action::Cursor,
+            Node::FetchStmt(_) => {
+                self.writes = true;
+                Action::Cursor
+            }
+            Node::ListenStmt(_) | Node::UnlistenStmt(_) => {
+                self.writes = true;
+                Action::Listen
+            }
+            Node::ExplainStmt(explain) => self.explain(explain),
+            Node::DeclareCursorStmt(declare) => self.declare(declare),
+            Node::PrepareStmt(prepare) => self.prepare(prepare),
+            Node::ExecuteStmt(execute) => {
+                self.writes = true;
+                let at = self.nowhere(None, 0);
+                self.expressions(execute.params(), at);
+                Action::Execute(execute.name().unwrap_or_default().into())
+            }
+            Node::CopyStmt(copy) => self.copy(copy),
+            other => {
+                self.writes = true;
+                self.definition(other);
+                Action::Run
+            }
+        }
+    }
+
+    fn explain(&mut self, explain: &'t ExplainStmt) -> Action {
+        match explain.query() {
+            // What is only explained is not done, but to be sure it counts as done.
+            node @ (Node::SelectStmt(_)
+            | Node::InsertStmt(_)
+            | Node::UpdateStmt(_)
+            | Node::DeleteStmt(_)
+            | Node::MergeStmt(_)) => {
+                self.query(node, None, None, 1);
+                Action::Run
+            }
+            Node::ExplainStmt(_) => {
+                self.refuse(Refusal::new(RefusalKind::Unsupported, "EXPLAIN of EXPLAIN"));
+                Action::Run
+            }
+            other => self.utility(other),
+        }
+    }
+
+    fn declare(&mut self, declare: &'t DeclareCursorStmt) -> Action {
+        self.query(declare.query(), None, None, 1);
+        Action::Declare { hold: declare.options & CURSOR_OPT_HOLD != 0 }
+    }
+
+    /// What PREPARE prepares runs later, with values that its EXECUTE brings.
+    fn prepare(&mut self, prepare: &'t PrepareStmt) -> Action {
+        self.query(prepare.query(), None, None, 1);
+        self.writes = true;
+        if self.uses.iter().any(|table| table.kind == TableKind::Patient) {
+            self.refuse(
+                Refusal::new(RefusalKind::Unsupported, "PREPARE of a statement on patient tables")
+                    .hint("Use the protocol's prepared statements (Parse and Bind), as drivers do."),
+            );
+        }
+        Action::Prepare(prepare.name().unwrap_or_default().into())
+    }
+
+    /// CREATE, ALTER, DROP and other statements that change more than rows.
+    fn definition(&mut self, node: Node<'t>) {
+        match node {
+            Node::CreateStmt(create) => self.create_table(create),
+            Node::CreateTableAsStmt(create) => {
+                match create.query() {
+                    Node::ExecuteStmt(execute) => {
+                        let at = self.nowhere(None, 0);
+                        self.expressions(execute.params(), at);
+                    }
+                    query => {
+                        self.query(query, None, None, 1);
+                    }
+                }
+                if let Some(into) = create.into() {
+                    self.create_from_query(into);
+                }
+            }
+            Node::ViewStmt(view) => self.create_view(view),
+            Node::CreateSeqStmt(create) => self.create_optional(create.sequence()),
+            Node::AlterSeqStmt(alter) => self.changed(alter.sequence()),
+            Node::IndexStmt(index) => self.changed(index.relation()),
+            Node::AlterTableStmt(alter) => self.alter_table(alter),
+            Node::RenameStmt(rename) if rename.relation().is_some() => self.changed(rename.relation()),
+            Node::AlterObjectSchemaStmt(alter) if alter.relation().is_some() => self.changed(alter.relation()),
+            Node::AlterOwnerStmt(alter) if alter.relation().is_some() => self.changed(alter.relation()),
+            Node::TruncateStmt(truncate) => self.changed_all(truncate.relations()),
+            Node::LockStmt(lock) => self.changed_all(lock.relations()),
+            Node::DropStmt(drop) => self.drop_objects(drop),
+            Node::VacuumStmt(vacuum) => {
+                for table in vacuum.rels() {
+                    self.changed(table.relation());
+                }
+            }
+            Node::ReindexStmt(reindex) if reindex.relation().is_some() => self.changed(reindex.relation()),
+            Node::ClusterStmt(cluster) if cluster.relation().is_some() => self.changed(cluster.relation()),
+            Node::RefreshMatViewStmt(refresh) => self.changed(refresh.relation()),
+            Node::CreateTrigStmt(create) => self.changed(create.relation()),
+            Node::CreatePolicyStmt(create) => self.changed(create.table()),
+            Node::AlterPolicyStmt(alter) => self.changed(alter.table()),
+            Node::GrantStmt(grant)
+                if grant.objtype == ObjectType::OBJECT_TABLE
+                    && grant.targtype == GrantTargetType::ACL_TARGET_OBJECT =>
+            {
+                for relation in grant.objects() {
+                    self.changed(Some(relation));
+                }
+            }
+            // Of the session and its transaction alone.
+            Node::NotifyStmt(_) | Node::ConstraintsSetStmt(_) | Node::CheckPointStmt(_) => {}
+            // Of the whole server, or of tables that it does not name.
+            Node::AlterSystemStmt(_)
+            | Node::LoadStmt(_)
+            | Node::DropOwnedStmt(_)
+            | Node::ReassignOwnedStmt(_)
+            | Node::ImportForeignSchemaStmt(_)
+            | Node::CreateSubscriptionStmt(_)
+            | Node::AlterSubscriptionStmt(_)
+            | Node::CreatePublicationStmt(_)
+            | Node::AlterPublicationStmt(_)
+            | Node::CreatedbStmt(_)
+            | Node::DropdbStmt(_)
+            | Node::CreateTableSpaceStmt(_)
+            | Node::DropTableSpaceStmt(_)
+            | Node::AlterTableMoveAllStmt(_)
+            | Node::ReindexStmt(_)
+            | Node::ClusterStmt(_)
+            | Node::RuleStmt(_)
+            | Node::Invalid(_) => self.unplaceable(),
+            Node::CreateSchemaStmt(create) if !create.schema_elts().is_empty() => self.unplaceable(),
+            _ => self.unplaceable_unless_local(),
+        }
+    }
+
+    fn unplaceable(&mut self) {
+        self.refuse(
+            Refusal::new(RefusalKind::Unplaceable, "the statement is not of one shard alone")
+                .hint("Run it on each shard directly."),
+        );
+    }
+
+    fn unplaceable_unless_local(&mut self) {
+        if !self.tables.undeclared_are_local() {
+            self.unplaceable();
+        }
+    }
+
+    /// A table that the statement changes as a whole.
+    fn changed(&mut self, relation: Option<&'t RangeVar>) {
+        match relation {
+            Some(relation) => self.changed_name(relation.schemaname(), relation.relname().unwrap_or_default()),
+            None => self.unplaceable(),
+        }
+    }
+
+    fn changed_name(&mut self, schema: Option<&str>, name: &str) {
+        if let Some(table) = self.tables.declared(schema, name).filter(|table| table.kind == TableKind::Patient) {
+            self.refuse(
+                Refusal::new(
+                    RefusalKind::Unplaceable,
+                    format!("the statement changes the patient table {}", table.full),
+                )
+                .hint("Run it on each shard directly."),
+            );
+        }
+        self.named(schema, name, true);
+    }
+
+    fn changed_all(&mut self, relations: &'t NodeList) {
+        for relation in relations {
+            match relation {
+                Node::RangeVar(relation) => self.changed(Some(relation)),
+                _ => self.unplaceable(),
+            }
+        }
+    }
+
+    /// A table that a query makes; a temporary one stays in the server with the session.
+    pub(super) fn create(&mut self, relation: &'t RangeVar) {
+        if relation.relpersistence as u8 == TEMPORARY || relation.schemaname() == Some("pg_temp") {
+            self.pins = true;
+            self.writes = true;
+        } else {
+            self.changed(Some(relation));
+        }
+    }
+
+    fn create_optional(&mut self, relation: Option<&'t RangeVar>) {
+        match relation {
+            Some(relation) => self.create(relation),
+            None => self.unplaceable(),
+        }
+    }
+
+    fn create_table(&mut self, create: &'t CreateStmt) {
+        self.create_optional(create.relation());
+        // A child or a partition holds rows of its parent.
+        self.changed_all(create.inh_relations());
+    }
+
+    /// A view is a table to those who read it: one over patient tables would hide whose rows they are.
+    fn create_view(&mut self, view: &'t ViewStmt) {
+        self.query(view.query(), None, None, 1);
+        if self.uses.iter().any(|table| table.kind == TableKind::Patient) {
+            self.unplaceable();
+        }
+        self.create_optional(view.view());
+    }
+
+    fn alter_table(&mut self, alter: &'t AlterTableStmt) {
+        self.changed(alter.relation());
+        for command in alter.cmds() {
+            match command {
+                Node::AlterTableCmd(command) => match command.def() {
+                    // ATTACH PARTITION, INHERIT
+                    Node::PartitionCmd(partition) if partition.name().is_some() => self.changed(partition.name()),
+                    Node::RangeVar(relation) => self.changed(Some(relation)),
+                    _ => {}
+                },
+                _ => self.unplaceable(),
+            }
+        }
+    }
+
+    fn drop_objects(&mut self, drop: &'t DropStmt) {
+        match drop.remove_type {
+            ObjectType::OBJECT_TABLE
+            | ObjectType::OBJECT_VIEW
+            | ObjectType::OBJECT_MATVIEW
+            | ObjectType::OBJECT_SEQUENCE => {
+                for object in drop.objects() {
+                    match object {
+                        Node::NodeList(names) => match qualified(names) {
+                            Some((schema, name)) => self.changed_name(schema, name),
+                            None => self.unplaceable(),
+                        },
+                        _ => self.unplaceable(),
+                    }
+                }
+            }
+            // The last name is the object's, those before it the table's.
+            ObjectType::OBJECT_TRIGGER | ObjectType::OBJECT_POLICY | ObjectType::OBJECT_RULE => {
+                for object in drop.objects() {
+                    let Node::NodeList(names) = object else { return self.unplaceable() };
+                    let names: Vec<&str> = names.iter().filter_map(|name| name.as_str()).collect();
+                    match names.as_slice() {
+                        [table, _] => self.changed_name(None, table),
+                        [schema, table, _] => self.changed_name(Some(schema), table),
+                        _ => self.unplaceable(),
+                    }
+                }
+            }
+            _ => self.unplaceable_unless_local(),
+        }
+    }
+}

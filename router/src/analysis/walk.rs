@@ -1,0 +1,247 @@
+//! The walk over one statement's tree: what it names, what it calls, which columns are tied to which keys.
+//!
+//! Expressions are walked with a stack of our own, since their depth is the client's choice. Queries within queries are
+//! followed by recursion, to a fixed depth; what is nested deeper is refused.
+
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use pg_raw_parse::Node;
+use pg_raw_parse::nodes::RangeVar;
+use pg_raw_parse::walk::{Recurse, walk_manual};
+use pgward_config::TableKind;
+use smallvec::SmallVec;
+
+use super::constants::Constants;
+use super::graph::{Graph, Sources, Var};
+use super::scope::{Derived, Scopes, View};
+use super::tables::{Named, TableInfo, Tables};
+use crate::evidence::{KeySource, KeySources, Slot};
+use crate::refusal::{Refusal, RefusalKind};
+use crate::statement::{Literal, TableUse};
+
+/// Queries and joins within one another that are followed.
+const MAX_DEPTH: u32 = 100;
+
+/// The CTEs that a query sees: the innermost, which leads to the others.
+pub(super) type Env = Option<usize>;
+
+/// A CTE; its columns are open until it has been looked at.
+pub(super) struct Cte<'t> {
+    pub(super) name: &'t str,
+    pub(super) outer: Env,
+    pub(super) derived: Option<Rc<Derived<'t>>>,
+}
+
+/// A mention of a patient table and what must be tied to keys for it.
+pub(super) struct Mention {
+    pub(super) table: Arc<str>,
+    /// Each of these must be pinned.
+    pub(super) needs: SmallVec<[Var; 1]>,
+    /// Keys that the mention itself carries (the rows of an INSERT).
+    pub(super) sources: Sources,
+}
+
+/// Where in the tree an expression stands.
+#[derive(Clone, Copy)]
+pub(super) struct At {
+    pub(super) view: View,
+    pub(super) env: Env,
+    pub(super) depth: u32,
+}
+
+pub(super) struct Walk<'t> {
+    pub(super) tables: &'t Tables,
+    pub(super) constants: Constants<'t>,
+    pub(super) scopes: Scopes<'t>,
+    pub(super) ctes: Vec<Cte<'t>>,
+    /// What the sub-selects of expressions give, by the address of their node.
+    pub(super) sublinks: HashMap<usize, Rc<Derived<'t>>>,
+    pub(super) mentions: Vec<Mention>,
+    pub(super) uses: SmallVec<[TableUse; 4]>,
+    /// Names of set_config calls, to be looked at when they are known.
+    pub(super) set_config: SmallVec<[Slot; 1]>,
+    /// Something in the tree may write, or is not known not to.
+    pub(super) writes: bool,
+    /// Something in the tree stays behind in the server.
+    pub(super) pins: bool,
+    pub(super) refusal: Option<Refusal>,
+}
+
+impl<'t> Walk<'t> {
+    pub(super) fn new(tables: &'t Tables, sql: &'t [u8], literals: &'t [Literal]) -> Self {
+        let key_type = tables.key_type;
+        Self {
+            tables,
+            constants: Constants { sql, literals, key_type },
+            scopes: Scopes { graph: Graph::default(), scopes: Vec::new(), items: Vec::new(), key_type },
+            ctes: Vec::new(),
+            sublinks: HashMap::new(),
+            mentions: Vec::new(),
+            uses: SmallVec::new(),
+            set_config: SmallVec::new(),
+            writes: false,
+            pins: false,
+            refusal: None,
+        }
+    }
+
+    /// Refuses the statement; the first reason stands.
+    pub(super) fn refuse(&mut self, refusal: Refusal) {
+        self.refusal.get_or_insert(refusal);
+    }
+
+    /// True, and the statement refused, where the tree is too deep to go on.
+    pub(super) fn too_deep(&mut self, depth: u32) -> bool {
+        let too_deep = depth > MAX_DEPTH;
+        if too_deep {
+            self.refuse(
+                Refusal::new(RefusalKind::Unsupported, "the statement is nested too deeply to be analysed")
+                    .hint(format!("Nest queries and joins at most {MAX_DEPTH} levels.")),
+            );
+        }
+        too_deep
+    }
+
+    /// An empty scope, for expressions that see no FROM list of their own.
+    pub(super) fn nowhere(&mut self, env: Env, depth: u32) -> At {
+        let scope = self.scopes.open(None);
+        At { view: self.scopes.view(scope), env, depth }
+    }
+
+    /// Walks an expression: its functions, operators and types, and the queries inside it.
+    pub(super) fn expression(&mut self, root: Node<'t>, at: At) {
+        let mut stack = vec![root];
+        while let Some(node) = stack.pop() {
+            match node {
+                Node::None => continue,
+                Node::SelectStmt(_)
+                | Node::InsertStmt(_)
+                | Node::UpdateStmt(_)
+                | Node::DeleteStmt(_)
+                | Node::MergeStmt(_) => {
+                    self.query(node, Some(at.view), at.env, at.depth + 1);
+                    continue;
+                }
+                Node::SubLink(link) => {
+                    let derived = self.query(link.subselect(), Some(at.view), at.env, at.depth + 1);
+                    self.sublinks.insert(std::ptr::from_ref(link) as usize, derived);
+                    self.operator(link.oper_name());
+                    stack.push(link.testexpr());
+                    continue;
+                }
+                Node::RangeVar(_) => {
+                    // Tables stand in FROM lists, which are not walked here.
+                    self.refuse(Refusal::new(RefusalKind::Unsupported, "a table stands where none is expected"));
+                    continue;
+                }
+                Node::FuncCall(call) => self.call(call),
+                Node::A_Expr(expression) => self.operator(expression.name()),
+                Node::SortBy(sort) => self.operator(sort.use_op()),
+                Node::TypeName(name) => self.type_name(name),
+                _ => {}
+            }
+            walk_manual::<()>(node, |child| {
+                stack.push(child);
+                Recurse::no()
+            });
+        }
+    }
+
+    /// Walks several expressions.
+    pub(super) fn expressions(&mut self, nodes: impl IntoIterator<Item = Node<'t>>, at: At) {
+        for node in nodes {
+            self.expression(node, at);
+        }
+    }
+
+    /// Notes the use of a table.
+    pub(super) fn note(&mut self, name: &Arc<str>, kind: TableKind, written: bool) {
+        match self.uses.iter_mut().find(|known| known.name == *name) {
+            Some(known) => known.written |= written,
+            None => self.uses.push(TableUse { name: name.clone(), kind, written }),
+        }
+        self.writes |= written;
+    }
+
+    /// The table that a RangeVar names, noted as used. `None` for tables that are of no interest (the catalog, what is
+    /// undeclared but local, the session's temporary tables) and where the statement is refused.
+    pub(super) fn table(&mut self, relation: &'t RangeVar, written: bool) -> Option<Arc<TableInfo>> {
+        self.named(relation.schemaname(), relation.relname().unwrap_or_default(), written)
+    }
+
+    /// The same, by name.
+    pub(super) fn named(&mut self, schema: Option<&str>, name: &str, written: bool) -> Option<Arc<TableInfo>> {
+        self.writes |= written;
+        match self.tables.find(schema, name) {
+            Named::Table(table) => {
+                self.note(&table.full, table.kind, written);
+                if written && table.kind == TableKind::Reference {
+                    self.refuse(
+                        Refusal::new(
+                            RefusalKind::Unplaceable,
+                            format!("the statement writes to the reference table {}", table.full),
+                        )
+                        .hint("Reference tables are the same on every shard: change them on each shard directly."),
+                    );
+                }
+                return Some(table);
+            }
+            Named::Catalog if written => self.refuse(Refusal::new(
+                RefusalKind::Unplaceable,
+                "the statement writes to a table of the system catalog",
+            )),
+            Named::Catalog => {}
+            Named::Statistics => self.refuse(Refusal::new(
+                RefusalKind::NoPatient,
+                format!("{name} holds values of patients' rows, of no patient in particular"),
+            )),
+            Named::Undeclared(full) if self.tables.undeclared_are_local() || schema == Some("pg_temp") => {
+                self.note(&full, TableKind::Local, written);
+            }
+            Named::Undeclared(full) => self.refuse(
+                Refusal::new(RefusalKind::UndeclaredTable, format!("table {full} is not declared"))
+                    .hint("Declare it under [[tables]] as a patient, reference or local table."),
+            ),
+            Named::Several => self.refuse(
+                Refusal::new(RefusalKind::UndeclaredTable, format!("\"{name}\" may be a table of several schemas"))
+                    .hint("Write the schema before the table's name."),
+            ),
+        }
+        None
+    }
+
+    /// The keys of all mentions, or the refusal of the first that is tied to none.
+    pub(super) fn keys(&mut self) -> KeySources {
+        let mut found: Vec<KeySource> = Vec::new();
+        let mut untied = None;
+        for mention in &self.mentions {
+            found.extend_from_slice(&mention.sources);
+            for need in &mention.needs {
+                if !self.scopes.graph.collect(*need, &mut found) {
+                    untied.get_or_insert_with(|| mention.table.clone());
+                }
+            }
+        }
+        if let Some(table) = untied {
+            let key = self.tables.key_of(&table).unwrap_or_default();
+            self.refuse(
+                Refusal::new(
+                    RefusalKind::NoPatient,
+                    format!("the statement does not say whose rows of {table} it touches"),
+                )
+                .hint(format!("Add a condition that fixes {key}: {key} = …, IN (…) or = ANY(…).")),
+            );
+        }
+        let mut sources: SmallVec<[KeySource; 1]> = SmallVec::new();
+        for source in found {
+            match sources.iter_mut().find(|known| known.key == source.key && known.array == source.array) {
+                Some(known) if known.region.is_none() => known.region = source.region,
+                Some(known) if source.region.is_none() || known.region == source.region => {}
+                _ => sources.push(source),
+            }
+        }
+        KeySources { sources, set_config: std::mem::take(&mut self.set_config), guarded: false }
+    }
+}
