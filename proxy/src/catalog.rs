@@ -101,7 +101,8 @@ pub(crate) async fn live_tables(client: &Client, tables: &[Table]) -> anyhow::Re
     const QUERY: &str = "
         SELECT n.nspname::text, c.relname::text, a.attname::text,
                CASE t.typtype WHEN 'd' THEN t.typbasetype ELSE a.atttypid END
-        FROM pg_catalog.unnest($1::text[], $2::text[]) WITH ORDINALITY AS declared(schema, name, place)
+        FROM ROWS FROM (pg_catalog.unnest($1::text[]), pg_catalog.unnest($2::text[]))
+            WITH ORDINALITY AS declared(schema, name, place)
         JOIN pg_catalog.pg_namespace n ON n.nspname = declared.schema
         JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = declared.name
         JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
