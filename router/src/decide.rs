@@ -502,7 +502,7 @@ impl Router {
                 second.1,
                 self.shard_words(second.0),
             ))
-            .hint("Send one statement for each region.")
+            .hint("Send one statement for the patients of each shard.")
     }
 
     fn several_statements(&self, first: usize, second: usize) -> Refusal {
@@ -568,7 +568,7 @@ fn is_region_name(region: &PatientRegion) -> bool {
 
 fn whence_words(whence: Whence) -> String {
     match whence {
-        Whence::Literal { ordinal, .. } => format!("literal {}", ordinal + 1),
+        Whence::Literal { at, .. } => format!("the literal at byte {} of the statement", at + 1),
         Whence::Param(number) => format!("parameter ${number}"),
         Whence::CopyRow(row) => format!("row {row} of the COPY"),
     }

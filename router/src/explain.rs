@@ -263,6 +263,9 @@ impl Explainer<'_> {
         {
             return Ok(Outcome::Open { by: "the rows: each names its patient, and all must be on one shard" });
         }
+        if statements.iter().all(|statement| of_session(&statement.action)) {
+            return Ok(Outcome::Open { by: "the session: it concerns no data and leaves no record" });
+        }
         let asks: Vec<_> = statements
             .iter()
             .zip(&seen)
@@ -333,6 +336,22 @@ fn transaction(open: Transaction, analysed: &Analysed) -> Transaction {
         (Transaction::None, Some(Action::Begin { read_only })) => Transaction::Opening { read_only: *read_only },
         _ => open,
     }
+}
+
+/// What only changes the session or marks its transaction.
+fn of_session(action: &Action) -> bool {
+    matches!(
+        action,
+        Action::Begin { .. }
+            | Action::Commit { .. }
+            | Action::Rollback { .. }
+            | Action::Savepoint
+            | Action::RollbackTo
+            | Action::SetTransaction { .. }
+            | Action::Set(_)
+            | Action::Reset(_)
+            | Action::Deallocate(_)
+    )
 }
 
 fn seen(sql: &[u8], whence: Whence) -> String {

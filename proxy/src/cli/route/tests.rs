@@ -159,6 +159,16 @@ fn refusals_are_explained() {
 }
 
 #[test]
+fn what_rows_or_the_session_decide_is_said_so() {
+    check(&args("east", "COPY patients FROM STDIN", &[]), &["decided by   the rows"]);
+    check(&args("east", "BEGIN READ ONLY", &[]), &["transaction  read-only", "decided by   the session"]);
+    check(
+        &args("east", "BEGIN; SELECT * FROM patients WHERE id = 1", &[]),
+        &["statement    2 of 2", "transaction  read-write", "target       east/primary"],
+    );
+}
+
+#[test]
 fn json_carries_the_same() {
     let explanation = explain(&deployment().config, &args("east", "SELECT * FROM patients WHERE id = 1", &[])).unwrap();
     let json = serde_json::to_value(&explanation).unwrap();
