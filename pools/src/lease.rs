@@ -1,0 +1,86 @@
+//! A server in use, and the proof that gives it back.
+
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
+
+use pgward_config::model::{Class, PoolKind};
+use pgward_wire::TxStatus;
+
+use crate::admission::Slot;
+use crate::pool::Pool;
+use crate::server::Server;
+use crate::store::Taken;
+
+/// Proof that a server may serve another client: it said ReadyForQuery idle and owes no reply.
+///
+/// There is no other way to make one than [`Clean::prove`].
+#[derive(Debug)]
+pub struct Clean(());
+
+impl Clean {
+    /// The proof, if the last ReadyForQuery said `status` and `outstanding` replies are still to come.
+    pub fn prove(status: TxStatus, outstanding: usize) -> Option<Self> {
+        (matches!(status, TxStatus::Idle) && outstanding == 0).then_some(Self(()))
+    }
+}
+
+/// A server lent to a session.
+///
+/// [`Lease::release`] gives it back to the pool; dropping the lease closes the connection and frees its place, which is
+/// what is right whenever the state of the server is not known.
+#[derive(Debug)]
+pub struct Lease {
+    /// `None` only while the lease is being released or dropped.
+    taken: Option<Taken>,
+    pool: Arc<Pool>,
+    store: usize,
+    slot: Slot,
+}
+
+impl Lease {
+    pub(crate) fn new(taken: Taken, pool: Arc<Pool>, store: usize, slot: Slot) -> Self {
+        Self { taken: Some(taken), pool, store, slot }
+    }
+
+    /// Gives the server back: first to the store, then its slot to whoever is next, who so finds it there.
+    pub fn release(mut self, _proof: Clean) {
+        if let Some(taken) = self.taken.take() {
+            self.pool.put(self.store, taken);
+        }
+    }
+
+    /// The pool that it came from: general, too, for an emergency that found the emergency pool busy.
+    pub fn pool(&self) -> PoolKind {
+        self.pool.kind
+    }
+
+    /// The class that it was acquired for.
+    pub fn class(&self) -> Class {
+        self.slot.class()
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if let Some(mut taken) = self.taken.take() {
+            taken.broken = true;
+        }
+    }
+}
+
+/// The invariant behind the two `expect`s below.
+const PRESENT: &str = "a lease holds its server until it is consumed";
+
+impl Deref for Lease {
+    type Target = Server;
+
+    fn deref(&self) -> &Server {
+        self.taken.as_ref().expect(PRESENT)
+    }
+}
+
+impl DerefMut for Lease {
+    fn deref_mut(&mut self) -> &mut Server {
+        self.taken.as_mut().expect(PRESENT)
+    }
+}

@@ -1,0 +1,126 @@
+//! What a server connection has been told: prepared statements and run-time parameters.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+
+/// Statements kept prepared on a server before the one unused for longest is closed.
+const MAX_PREPARED: usize = 500;
+
+/// What one server connection remembers of what it was told.
+#[derive(Debug, Default)]
+pub struct ServerMemory {
+    /// Statements prepared here, each with the tick of its last use.
+    prepared: HashMap<u64, u64>,
+    tick: u64,
+    /// The statement that is prepared as the unnamed one.
+    pub unnamed: Option<u64>,
+    /// The parameters that were applied.
+    pub settings: Arc<Settings>,
+}
+
+impl ServerMemory {
+    /// True if the statement is prepared here; counts as a use.
+    pub fn has_prepared(&mut self, id: u64) -> bool {
+        self.tick += 1;
+        match self.prepared.get_mut(&id) {
+            Some(used) => {
+                *used = self.tick;
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Notes that the statement is being prepared; returns one to close if there are too many now.
+    pub fn prepare(&mut self, id: u64) -> Option<u64> {
+        let evicted = (self.prepared.len() >= MAX_PREPARED)
+            .then(|| self.prepared.iter().min_by_key(|(_, used)| **used).map(|(id, _)| *id))
+            .flatten();
+        if let Some(id) = evicted {
+            self.prepared.remove(&id);
+        }
+        self.tick += 1;
+        self.prepared.insert(id, self.tick);
+        evicted
+    }
+
+    /// Notes that the statement is not prepared here after all.
+    pub fn forget(&mut self, id: u64) {
+        self.prepared.remove(&id);
+    }
+
+    /// Notes that nothing is prepared here any more.
+    pub fn forget_all(&mut self) {
+        self.prepared.clear();
+        self.unnamed = None;
+    }
+}
+
+/// Run-time parameters by name, each with its value as SQL. Equal settings are one value in the process, so that
+/// [`Settings::same`] is a comparison of pointers.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Settings {
+    values: BTreeMap<Arc<str>, String>,
+}
+
+impl Settings {
+    /// The settings with these values.
+    pub fn of(values: BTreeMap<Arc<str>, String>) -> Arc<Self> {
+        type Known = Mutex<HashMap<BTreeMap<Arc<str>, String>, Weak<Settings>>>;
+        static KNOWN: OnceLock<Known> = OnceLock::new();
+        if values.is_empty() {
+            return Self::none();
+        }
+        let mut known = KNOWN.get_or_init(Known::default).lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(found) = known.get(&values).and_then(Weak::upgrade) {
+            return found;
+        }
+        if known.len() >= 1024 && known.len().is_power_of_two() {
+            known.retain(|_, settings| settings.strong_count() > 0);
+        }
+        let settings = Arc::new(Self { values: values.clone() });
+        known.insert(values, Arc::downgrade(&settings));
+        settings
+    }
+
+    /// No settings: a server as it logged in.
+    pub fn none() -> Arc<Self> {
+        static NONE: OnceLock<Arc<Settings>> = OnceLock::new();
+        Arc::clone(NONE.get_or_init(Arc::default))
+    }
+
+    /// The values by name.
+    pub fn values(&self) -> &BTreeMap<Arc<str>, String> {
+        &self.values
+    }
+
+    /// Whether two settings are the same.
+    pub fn same(a: &Arc<Self>, b: &Arc<Self>) -> bool {
+        Arc::ptr_eq(a, b) || (a.values.is_empty() && b.values.is_empty())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn equal_settings_are_one_value() {
+        let map = || BTreeMap::from([(Arc::from("a"), "'1'".to_owned())]);
+        let first = Settings::of(map());
+        assert!(Settings::same(&first, &Settings::of(map())));
+        assert!(!Settings::same(&first, &Settings::none()));
+        assert!(Settings::same(&Settings::none(), &Arc::default()));
+    }
+
+    #[test]
+    fn the_statement_unused_for_longest_is_evicted() {
+        let mut memory = ServerMemory::default();
+        for id in 0..MAX_PREPARED as u64 {
+            assert_eq!(memory.prepare(id), None);
+        }
+        assert!(memory.has_prepared(0));
+        assert_eq!(memory.prepare(9999), Some(1));
+        assert!(!memory.has_prepared(1));
+    }
+}

@@ -1,0 +1,227 @@
+//! One of a node's prioritized pools: the admission, the budget of connections, and a store for each server role.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Duration;
+
+use pgward_config::model::{self, PoolKind};
+use tokio::time::Instant;
+
+use crate::admission::{Admission, Slot};
+use crate::budget::{Budget, Permit};
+use crate::connect::{ConnectError, Target};
+use crate::error::AcquireError;
+use crate::gate::Limits;
+use crate::server::Server;
+use crate::store::{Store, Taken};
+
+/// While every connection of the pool is open and none of them idle, this long until it is looked at again.
+const EVICTION_RETRY: Duration = Duration::from_millis(2);
+
+/// The pause after opening ahead failed, doubled at each further failure up to the second figure, in ticks.
+const BACKOFF_TICKS: (u32, u32) = (1, 32);
+
+/// One pool of one node.
+#[derive(Debug)]
+pub(crate) struct Pool {
+    pub(crate) kind: PoolKind,
+    pub(crate) figures: model::Pool,
+    pub(crate) admission: Arc<Admission>,
+    budget: Arc<Budget>,
+    stores: Vec<Store>,
+    /// Ticks of the slow clock, one a second.
+    clock: AtomicU32,
+    /// Set when the pool takes back no servers any more.
+    retired: AtomicBool,
+    /// Ticks to wait before connections are opened ahead again, and how long the next pause is.
+    backoff: parking_lot::Mutex<(u32, u32)>,
+}
+
+impl Pool {
+    /// The pool of these figures; each target is a server role with the connections that are opened ahead for it.
+    pub(crate) fn new(
+        kind: PoolKind,
+        figures: model::Pool,
+        targets: Vec<(Target, u32)>,
+        node_in_use: Arc<AtomicU32>,
+    ) -> Self {
+        let limits = match kind {
+            PoolKind::Emergency => Limits::emergency_only(figures.max, figures.max_waiting),
+            PoolKind::General => Limits::shared(figures.max, figures.max_waiting),
+            PoolKind::Background | PoolKind::ReadOnly => Limits::without_emergency(figures.max, figures.max_waiting),
+        };
+        let budget = Budget::new(figures.max);
+        let stores = targets
+            .into_iter()
+            .map(|(target, min)| Store::new(Arc::new(target), budget.clone(), min, figures.max))
+            .collect();
+        Self {
+            kind,
+            admission: Admission::new(limits, node_in_use),
+            figures,
+            budget,
+            stores,
+            clock: AtomicU32::new(0),
+            retired: AtomicBool::new(false),
+            backoff: parking_lot::Mutex::new((0, BACKOFF_TICKS.0)),
+        }
+    }
+
+    pub(crate) fn store(&self, role: &str) -> Option<usize> {
+        self.stores.iter().position(|store| store.role() == role)
+    }
+
+    /// An idle server of that role.
+    pub(crate) fn take(&self, store: usize) -> Option<Taken> {
+        self.stores[store].take()
+    }
+
+    /// Puts a server back that is clean.
+    pub(crate) fn put(&self, store: usize, mut taken: Taken) {
+        if self.retired.load(Ordering::Acquire) || !taken.switch.is_reusable() {
+            taken.farewell();
+            taken.broken = true;
+        }
+        taken.idle_since = self.clock.load(Ordering::Relaxed);
+        self.stores[store].put(taken);
+    }
+
+    /// An idle server, or a new one; the slot is what entitles to it.
+    pub(crate) async fn take_or_open(
+        self: &Arc<Self>,
+        store: usize,
+        slot: &Slot,
+        deadline: Instant,
+    ) -> Result<Taken, AcquireError> {
+        loop {
+            if let Some(taken) = self.take(store) {
+                return Ok(taken);
+            }
+            let (news, open) = self.stores[store].want();
+            if open {
+                let pool = self.clone();
+                tokio::spawn(async move { pool.open_wanted(store).await });
+            }
+            // One may have come back between the look and the wish.
+            if let Some(taken) = self.take(store) {
+                return Ok(taken);
+            }
+            match tokio::time::timeout_at(deadline, news).await {
+                Ok(Ok(Ok(()))) | Ok(Err(_)) => {}
+                Ok(Ok(Err(error))) => return Err(AcquireError::Connect(error)),
+                Err(_) => return Err(AcquireError::timeout(self, slot.class())),
+            }
+        }
+    }
+
+    async fn open_wanted(&self, store: usize) {
+        let target = self.stores[store].target();
+        let opened = match tokio::time::timeout(target.connect_timeout, self.make_room(store)).await {
+            Ok(permit) => self.open(target, permit).await,
+            Err(_) => Err(ConnectError::PoolFull),
+        };
+        self.stores[store].opened(opened);
+    }
+
+    async fn open(&self, target: &Target, permit: Permit) -> Result<Box<Server>, ConnectError> {
+        let mut server = target.open(permit).await?;
+        server.idle_since = self.clock.load(Ordering::Relaxed);
+        Ok(server)
+    }
+
+    /// A place in the budget, for which an idle server of another role is closed if need be. Who asks holds a slot, so
+    /// not all that is open can be in use: there is an idle one, or one that is just being opened or closed.
+    async fn make_room(&self, store: usize) -> Permit {
+        loop {
+            if let Some(permit) = self.budget.take() {
+                return permit;
+            }
+            let others = self.stores.iter().enumerate().filter(|&(at, _)| at != store).map(|(_, other)| other);
+            let most_idle = others.max_by_key(|other| other.idle());
+            if !most_idle.is_some_and(Store::evict) {
+                tokio::time::sleep(EVICTION_RETRY).await;
+            }
+        }
+    }
+
+    /// One tick of housekeeping: shares that are lent out, and idle servers that are gone or not needed.
+    pub(crate) fn tick(&self) {
+        let now = self.clock.fetch_add(1, Ordering::Relaxed) + 1;
+        self.admission.tick();
+        let check_every = (self.figures.check_interval.as_secs() as u32).clamp(1, 10);
+        if now.is_multiple_of(check_every) {
+            let idle_ticks = self.figures.idle_timeout.as_secs().clamp(1, u64::from(u32::MAX)) as u32;
+            self.sweep(now.checked_sub(idle_ticks));
+        }
+    }
+
+    /// Closes idle servers that are gone or told to go, and surplus ones not used since that tick.
+    pub(crate) fn sweep(&self, used_since: Option<u32>) {
+        for store in &self.stores {
+            store.sweep(used_since);
+        }
+    }
+
+    /// Opens connections up to the minimum, one after another; pauses after a failure, longer each time.
+    pub(crate) async fn open_ahead(&self) {
+        {
+            let mut backoff = self.backoff.lock();
+            if backoff.0 > 0 {
+                backoff.0 -= 1;
+                return;
+            }
+        }
+        let mut failed = false;
+        while !self.retired.load(Ordering::Acquire) && self.budget.open() < self.figures.min {
+            let Some(store) = self.neediest() else { break };
+            let Some(permit) = self.budget.take() else { break };
+            match self.open(store.target(), permit).await {
+                Ok(server) => store.add(server),
+                Err(error) => {
+                    tracing::debug!(node = %store.target().node, pool = %self.kind, %error, "cannot open a connection ahead");
+                    failed = true;
+                    break;
+                }
+            }
+        }
+        let mut backoff = self.backoff.lock();
+        *backoff = match failed {
+            true => (backoff.1, (backoff.1 * 2).min(BACKOFF_TICKS.1)),
+            false => (0, BACKOFF_TICKS.0),
+        };
+    }
+
+    /// The role that is furthest below its share of the minimum.
+    fn neediest(&self) -> Option<&Store> {
+        self.stores
+            .iter()
+            .filter(|store| store.min > 0)
+            .max_by_key(|store| i64::from(store.min) - i64::from(store.idle()))
+    }
+
+    /// Opens ahead at the next tick, whatever failed before: the node is back.
+    pub(crate) fn forget_failures(&self) {
+        *self.backoff.lock() = (0, BACKOFF_TICKS.0);
+    }
+
+    /// Closes what is idle and takes nothing back from now on.
+    pub(crate) fn retire(&self) {
+        self.retired.store(true, Ordering::Release);
+        for store in &self.stores {
+            while store.evict() {}
+        }
+    }
+
+    /// Whether the connections of the minimum are open, or could not be opened.
+    pub(crate) fn is_filled(&self) -> bool {
+        self.idle() + self.admission.load().0 >= self.figures.min || self.backoff.lock().1 > BACKOFF_TICKS.0
+    }
+
+    pub(crate) fn open_connections(&self) -> u32 {
+        self.budget.open()
+    }
+
+    pub(crate) fn idle(&self) -> u32 {
+        self.stores.iter().map(Store::idle).sum()
+    }
+}

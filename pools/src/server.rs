@@ -1,0 +1,122 @@
+//! A server: one PostgreSQL connection, logged in, with what is known about it.
+
+use std::net::SocketAddr;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use bytes::BytesMut;
+use pgward_config::model::NodeId;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::budget::Permit;
+use crate::kill::Registered;
+use crate::memory::ServerMemory;
+
+/// The Terminate message, whole.
+const TERMINATE: [u8; 5] = *b"X\0\0\0\x04";
+
+/// A PostgreSQL connection.
+///
+/// Dropping it closes the socket.
+#[derive(Debug)]
+pub struct Server {
+    /// The socket, positioned between two messages whenever the server is idle.
+    pub stream: TcpStream,
+    /// What this connection has prepared and set.
+    pub memory: ServerMemory,
+    pub(crate) node: NodeId,
+    pub(crate) address: SocketAddr,
+    pub(crate) pid: i32,
+    pub(crate) key: Box<[u8]>,
+    pub(crate) switch: Registered,
+    /// Set when it must not be used again; the pool closes it as soon as it comes back.
+    pub(crate) broken: bool,
+    /// Ticks of its pool's slow clock when it was last given back.
+    pub(crate) idle_since: u32,
+    /// Its place among the connections of its pool.
+    pub(crate) _permit: Permit,
+}
+
+impl Server {
+    /// The node that it is a connection to.
+    pub fn node(&self) -> &NodeId {
+        &self.node
+    }
+
+    /// Process id of the PostgreSQL backend.
+    pub fn pid(&self) -> i32 {
+        self.pid
+    }
+
+    /// Where to send a CancelRequest for what runs here.
+    pub fn cancel_target(&self) -> CancelTarget {
+        CancelTarget { address: self.address, pid: self.pid, key: self.key.clone() }
+    }
+
+    /// True when the node was declared down or was removed: the session then treats this server as gone. Otherwise
+    /// registers the task's waker for that event.
+    pub fn poll_killed(&mut self, cx: &mut Context<'_>) -> bool {
+        self.switch.poll_killed(cx)
+    }
+
+    /// Says Terminate, before an idle server is closed.
+    pub(crate) fn farewell(&self) {
+        // What cannot be sent at once is not worth waiting for: closing the socket says the same.
+        let _ = self.stream.try_write(&TERMINATE);
+    }
+
+    /// Whether an idle server is still there: nothing unread, not closed by the other side, not told to go.
+    ///
+    /// PostgreSQL says nothing to an idle connection except farewell, so anything to read means that it is over. Asks
+    /// what the runtime already knows of the socket; a system call happens only when that is "something to read".
+    pub(crate) fn is_fit(&self) -> bool {
+        if self.broken || !self.switch.is_reusable() {
+            return false;
+        }
+        let mut cx = Context::from_waker(Waker::noop());
+        match self.stream.poll_read_ready(&mut cx) {
+            Poll::Pending => true,
+            Poll::Ready(Err(_)) => false,
+            Poll::Ready(Ok(())) => {
+                let mut byte = [0; 1];
+                matches!(self.stream.try_read(&mut byte), Err(error) if error.kind() == std::io::ErrorKind::WouldBlock)
+            }
+        }
+    }
+}
+
+/// Where and with which key a running statement can be cancelled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CancelTarget {
+    /// The node's address, as this connection reached it.
+    pub address: SocketAddr,
+    /// Process id of the backend.
+    pub pid: i32,
+    /// The backend's secret key.
+    pub key: Box<[u8]>,
+}
+
+impl CancelTarget {
+    /// Sends a CancelRequest and waits until the postmaster has taken it (it closes the connection), at most 5 s.
+    ///
+    /// # Errors
+    /// When the node cannot be reached in that time.
+    pub async fn send(&self) -> std::io::Result<()> {
+        tokio::time::timeout(Duration::from_secs(5), self.deliver()).await?
+    }
+
+    async fn deliver(&self) -> std::io::Result<()> {
+        let mut stream = TcpStream::connect(self.address).await?;
+        let mut request = BytesMut::new();
+        pgward_wire::frontend::put_cancel(&mut request, self.pid, &self.key);
+        stream.write_all(&request).await?;
+        let mut end = [0; 1];
+        // Nothing is answered: the end of the stream says that the request was seen.
+        match stream.read(&mut end).await {
+            Ok(_) => Ok(()),
+            Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+}
