@@ -11,7 +11,7 @@ pub fn diff(old: &Config, new: &Config) -> Vec<String> {
     proxy(old, new, &mut words);
     items("listener", &old.listeners, &new.listeners, |l| l.name.to_string(), &mut words);
     if old.http != new.http {
-        words.push(format!("[http] {} -> {}", http(old), http(new)));
+        words.push(format!("[http]: {} -> {}", http(old), http(new)));
     }
     items("user", &old.users, &new.users, |u| u.name.to_string(), &mut words);
     items("server role", &old.server_roles, &new.server_roles, |r| r.name.to_string(), &mut words);
@@ -33,11 +33,22 @@ pub fn diff(old: &Config, new: &Config) -> Vec<String> {
     words
 }
 
-/// The keys that differ and that a reload cannot apply; the process goes on with their old values.
+/// The keys that differ and that a reload cannot apply; the process goes on with the values that it started with, so
+/// `old` is best the configuration that it started with. They are those of threads, of sockets without sessions, and of
+/// the audit log, whose file and chain belong to one process.
 pub fn needs_restart(old: &Config, new: &Config) -> Vec<String> {
     let mut words = Vec::new();
+    changed("[proxy] instance", &old.proxy.instance, &new.proxy.instance, &mut words);
     changed("[proxy] workers", &old.proxy.workers, &new.proxy.workers, &mut words);
     changed("[proxy] control_socket", &old.proxy.control_socket, &new.proxy.control_socket, &mut words);
+    if old.http != new.http {
+        words.push(format!("[http]: {} -> {}", http(old), http(new)));
+    }
+    let (a, b) = (&old.audit, &new.audit);
+    changed("[audit] path", &a.path, &b.path, &mut words);
+    changed("[audit] policy", &a.policy, &b.policy, &mut words);
+    changed("[audit] rotate_bytes", &a.rotate_bytes, &b.rotate_bytes, &mut words);
+    changed("[audit] spool_bytes", &a.spool_bytes, &b.spool_bytes, &mut words);
     words
 }
 
@@ -190,9 +201,18 @@ mod tests {
     }
 
     #[test]
-    fn only_threads_and_the_control_socket_need_a_restart() {
-        let changed = BASE.replace("database = \"ehr\"", "database = \"x\"\nworkers = 4\ncontrol_socket = \"/run/p\"");
-        let words = needs_restart(&read(BASE, "0123456789abcdef"), &read(&changed, "0123456789abcdef"));
-        assert_eq!(words, ["[proxy] workers: 1 -> 4", "[proxy] control_socket: \"pgward.sock\" -> \"/run/p\""]);
+    fn what_belongs_to_the_process_needs_a_restart() {
+        let restart = |from: &str, to: &str| {
+            assert!(BASE.contains(from), "{from}");
+            needs_restart(&read(BASE, "0123456789abcdef"), &read(&BASE.replace(from, to), "0123456789abcdef"))
+        };
+        let proxy = "database = \"x\"\nworkers = 4\ncontrol_socket = \"/run/p\"";
+        assert_eq!(
+            restart("database = \"ehr\"", proxy),
+            ["[proxy] workers: 1 -> 4", "[proxy] control_socket: \"pgward.sock\" -> \"/run/p\""]
+        );
+        assert_eq!(restart("127.0.0.1:9090", "127.0.0.1:9091"), ["[http]: 127.0.0.1:9090 -> 127.0.0.1:9091"]);
+        assert_eq!(restart("audit.jsonl", "a.jsonl"), ["[audit] path: \"audit.jsonl\" -> \"a.jsonl\""]);
+        assert!(restart("127.0.0.1:6432", "127.0.0.1:6500").is_empty(), "listeners are opened and closed by a reload");
     }
 }

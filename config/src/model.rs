@@ -258,7 +258,7 @@ pub struct Config {
 /// `[proxy]`: the process and its limits.
 #[derive(Clone, Debug)]
 pub struct Proxy {
-    /// Name of this instance, in audit records; default `pgward-1`.
+    /// Name of this instance, in audit records; default `pgward-1`. Needs a restart.
     pub instance: Arc<str>,
     /// The database name that clients ask for.
     pub database: Arc<str>,

@@ -460,3 +460,45 @@ fn a_file_that_cannot_be_read_is_said_so() {
     let report = pgward_config::load(Path::new("nowhere/pgward.toml")).unwrap_err().to_string();
     assert!(report.starts_with("nowhere/pgward.toml: error: cannot be read"), "{report}");
 }
+
+/// Whatever stands in the file, the answer is a configuration or a report.
+#[test]
+fn no_text_is_too_wrong_for_a_report() {
+    let answer = |text: &str| match read(text) {
+        Ok(_) => String::new(),
+        Err(report) => report.render(true),
+    };
+    for (at, _) in BASE.char_indices().step_by(23) {
+        answer(&BASE[..at]);
+        answer(&BASE[at..]);
+    }
+    let lines: Vec<&str> = BASE.lines().collect();
+    for n in 0..lines.len() {
+        for junk in ["", "x = 1", "ä = \"日本\"", "[[proxy]]", "[x.y]"] {
+            let mut lines = lines.clone();
+            lines[n] = junk;
+            answer(&lines.join("\n"));
+        }
+        let Some((key, _)) = lines[n].split_once(" = ") else { continue };
+        for junk in [
+            "\"日本\"",
+            "\"\"",
+            "-1",
+            "99999999999999999999999",
+            "1.5",
+            "[]",
+            "{}",
+            "[{}, 1, \"ü\"]",
+            "true",
+            "1979-05-27",
+        ] {
+            let mut lines = lines.clone();
+            let line = format!("{key} = {junk}");
+            lines[n] = &line;
+            answer(&lines.join("\r\n"));
+        }
+    }
+    for text in ["\n\n\n", "\u{feff}", "# ä\n", "proxy = 1\n", "x = \"\"\"\n\n\"\"\"\n\n"] {
+        answer(text);
+    }
+}

@@ -23,26 +23,21 @@ fn names(document: &Document<'_>) {
     unique("function", "name", document.functions.iter().map(|f| (f.name.to_string(), &f.reader)));
     unique("region", "id", document.regions.iter().map(|r| (r.id.to_string(), &r.placed.reader)));
     unique("shard", "id", document.shards.iter().map(|s| (s.id.to_string(), &s.placed.reader)));
-    let nodes = document.shards.iter().filter(|shard| !shard.id.as_str().is_empty()).flat_map(ReadNodes::ids);
-    // Shards of one id have nodes of one id: said once, of the shards.
+    nodes_of_one_id(document);
+}
+
+fn nodes_of_one_id(document: &Document<'_>) {
     let mut seen = Vec::new();
-    let nodes = nodes.filter(|(id, reader)| {
-        let again = reader.peek_text("id").is_none() && seen.contains(id);
-        seen.push(id.clone());
-        !again
-    });
-    unique("node", "id", nodes.collect::<Vec<_>>().into_iter());
-}
-
-/// The ids of a shard's nodes.
-trait ReadNodes<'a> {
-    fn ids(&'a self) -> Box<dyn Iterator<Item = (String, &'a Reader<'a>)> + 'a>;
-}
-
-impl<'a> ReadNodes<'a> for crate::sections::shards::ReadShard<'a> {
-    fn ids(&'a self) -> Box<dyn Iterator<Item = (String, &'a Reader<'a>)> + 'a> {
-        Box::new(self.nodes().map(|(node, reader)| (node.id.to_string(), reader)))
+    let mut nodes = Vec::new();
+    for (node, reader) in document.shards.iter().filter(|s| !s.id.as_str().is_empty()).flat_map(|s| s.nodes()) {
+        // Shards of one id have nodes of one id by default: said once, of the shards.
+        let given = reader.peek_text("id").is_some();
+        if given || !seen.contains(&&node.id) {
+            nodes.push((node.id.to_string(), reader));
+        }
+        seen.push(&node.id);
     }
+    unique("node", "id", nodes.into_iter());
 }
 
 fn unique<'a>(what: &str, key: &str, items: impl Iterator<Item = (String, &'a Reader<'a>)>) {
