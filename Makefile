@@ -1,0 +1,30 @@
+# The README's commands. Each installs what is missing (scripts/install-deps), builds, and does its job; safe to repeat.
+
+CARGO ?= cargo
+# Arguments of `pgward demo`, e.g. make demo ARGS="--port 7000 --dir /var/tmp/demo"
+ARGS ?=
+# The folder that cargo builds in, wherever it is configured to be.
+TARGET = $(shell $(CARGO) metadata --format-version 1 --no-deps 2>/dev/null | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')
+# Sets LIBCLANG_PATH where libclang came from PyPI.
+ENV = . ./scripts/build-env
+
+.PHONY: demo test bench lint deps
+
+demo: deps
+	$(ENV) && $(CARGO) build --release -p pgward
+	exec $(TARGET)/release/pgward demo $(ARGS)
+
+test: deps
+	$(ENV) && $(CARGO) build -p pgward
+	$(ENV) && $(CARGO) test --workspace
+
+bench: deps
+	$(ENV) && $(CARGO) build --release -p pgward
+	$(ENV) && PGWARD=$(TARGET)/release/pgward scripts/bench $(ARGS)
+
+lint: deps
+	$(CARGO) fmt --all --check
+	$(ENV) && $(CARGO) clippy --workspace --all-targets -- -D warnings
+
+deps:
+	@scripts/install-deps
