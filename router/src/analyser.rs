@@ -24,7 +24,7 @@ use crate::values;
 const MAX_CACHED_SHAPE_BYTES: usize = 16 * 1024;
 /// What all cached shapes may weigh together, in bytes.
 const CACHE_BYTES: u64 = 64 * 1024 * 1024;
-/// What a shape's analysis weighs besides its text, roughly.
+/// What a statement's analysis weighs besides its text and keys, roughly.
 const SHAPE_OVERHEAD_BYTES: u64 = 1024;
 /// A longer text is refused unseen; offsets are kept in 32 bits and PostgreSQL itself stops at 1 GB.
 const MAX_TEXT_BYTES: usize = 1 << 30;
@@ -41,8 +41,10 @@ pub struct Analyser {
 struct ByLength;
 
 impl Weighter<Box<[u8]>, Arc<Shape>> for ByLength {
-    fn weight(&self, key: &Box<[u8]>, _: &Arc<Shape>) -> u64 {
-        key.len() as u64 + SHAPE_OVERHEAD_BYTES
+    fn weight(&self, key: &Box<[u8]>, shape: &Arc<Shape>) -> u64 {
+        let sources: usize = shape.statements.iter().map(|statement| statement.keys.sources.len()).sum();
+        let statements = shape.statements.len() as u64 * SHAPE_OVERHEAD_BYTES;
+        (key.len() + sources * size_of::<KeySource>()) as u64 + statements
     }
 }
 

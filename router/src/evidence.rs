@@ -102,7 +102,7 @@ pub(crate) struct KeySource {
 }
 
 /// A value that only the text or the parameters have.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Slot {
     /// The n-th literal of the text, from 0.
     Literal {

@@ -413,3 +413,6 @@ pub(crate) fn continuation(text: &[u8], mut at: usize) -> Option<usize> {
         at += 1;
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -249,7 +249,7 @@ impl<'t> Walk<'t> {
         let scope = self.scopes.open(parent);
         self.relation(relation, scope, true);
         for item in update.from_clause() {
-            self.from_item(item, scope, env, depth);
+            self.take_item(item, scope, env, depth);
         }
         let at = At { view: self.scopes.view(scope), env, depth };
         let table = self.tables.declared(relation.schemaname(), relation.relname().unwrap_or_default());
@@ -271,7 +271,7 @@ impl<'t> Walk<'t> {
         let scope = self.scopes.open(parent);
         self.relation(relation, scope, true);
         for item in delete.using_clause() {
-            self.from_item(item, scope, env, depth);
+            self.take_item(item, scope, env, depth);
         }
         let at = At { view: self.scopes.view(scope), env, depth };
         self.expression(delete.where_clause(), at);
@@ -291,7 +291,7 @@ impl<'t> Walk<'t> {
         let scope = self.scopes.open(parent);
         self.relation(relation, scope, true);
         let target = self.scopes.view(scope);
-        self.from_item(merge.source_relation(), scope, env, depth);
+        self.take_item(merge.source_relation(), scope, env, depth);
         let at = At { view: self.scopes.view(scope), env, depth };
         self.expression(merge.join_condition(), at);
         // Rows of the source stay whether they match or not; so do the target's once a branch asks for them.

@@ -47,7 +47,7 @@ const RUN_SQL: [&str; 24] = [
 ];
 
 /// The schema, if any, and the name; `None` for what is no plain name.
-pub(super) fn qualified<'t>(names: &'t NodeList) -> Option<(Option<&'t str>, &'t str)> {
+pub(super) fn qualified(names: &NodeList) -> Option<(Option<&str>, &str)> {
     let mut parts = names.iter().map(Node::as_str);
     match (parts.next()?, parts.next(), parts.next()) {
         (name, None, _) => Some((None, name?)),

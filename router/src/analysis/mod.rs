@@ -15,6 +15,8 @@ mod select;
 mod settings;
 mod syntax;
 mod tables;
+#[cfg(test)]
+mod tests;
 mod utility;
 mod walk;
 

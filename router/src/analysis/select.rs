@@ -45,7 +45,7 @@ impl<'t> Walk<'t> {
         }
         let scope = self.scopes.open(parent);
         for item in select.from_clause() {
-            self.from_item(item, scope, env, depth);
+            self.take_item(item, scope, env, depth);
         }
         let at = At { view: self.scopes.view(scope), env, depth };
         self.expression(select.where_clause(), at);
@@ -134,13 +134,13 @@ impl<'t> Walk<'t> {
     }
 
     /// An item of a FROM list, put into `scope`.
-    pub(super) fn from_item(&mut self, node: Node<'t>, scope: usize, env: Env, depth: u32) {
+    pub(super) fn take_item(&mut self, node: Node<'t>, scope: usize, env: Env, depth: u32) {
         if self.too_deep(depth) {
             return;
         }
         let at = At { view: self.scopes.view(scope), env, depth };
         match node {
-            Node::RangeVar(relation) => self.from_table(relation, scope, env),
+            Node::RangeVar(relation) => self.take_table(relation, scope, env),
             Node::JoinExpr(join) => self.join(join, scope, env, depth),
             Node::RangeSubselect(query) => {
                 // Only LATERAL sees its neighbours to the left.
@@ -152,13 +152,13 @@ impl<'t> Walk<'t> {
                 };
                 self.scopes.push(scope, alias_name(query.alias()), None, What::Derived(derived));
             }
-            Node::RangeFunction(function) => self.from_function(function, scope, at),
+            Node::RangeFunction(function) => self.take_function(function, scope, at),
             Node::RangeTableSample(sample) => {
                 self.writes |=
                     !matches!(qualified(sample.method()), Some((None | Some("pg_catalog"), "system" | "bernoulli")));
                 self.expressions(sample.args(), at);
                 self.expression(sample.repeatable(), at);
-                self.from_item(sample.relation(), scope, env, depth + 1);
+                self.take_item(sample.relation(), scope, env, depth + 1);
             }
             Node::RangeTableFunc(function) => {
                 self.expression(node, at);
@@ -172,7 +172,7 @@ impl<'t> Walk<'t> {
         }
     }
 
-    fn from_table(&mut self, relation: &'t RangeVar, scope: usize, env: Env) {
+    fn take_table(&mut self, relation: &'t RangeVar, scope: usize, env: Env) {
         let alias = relation.alias();
         let name = alias_name(alias).or(relation.relname());
         if relation.schemaname().is_none()
@@ -209,7 +209,7 @@ impl<'t> Walk<'t> {
         item
     }
 
-    fn from_function(&mut self, function: &'t RangeFunction, scope: usize, at: At) {
+    fn take_function(&mut self, function: &'t RangeFunction, scope: usize, at: At) {
         self.expression(Node::RangeFunction(function), at);
         let calls: Vec<Node<'t>> = function.functions().iter().collect();
         let call = match calls.as_slice() {
@@ -241,9 +241,9 @@ impl<'t> Walk<'t> {
 
     fn join(&mut self, join: &'t JoinExpr, scope: usize, env: Env, depth: u32) {
         let start = self.scopes.view(scope).end;
-        self.from_item(join.larg(), scope, env, depth + 1);
+        self.take_item(join.larg(), scope, env, depth + 1);
         let middle = self.scopes.view(scope).end;
-        self.from_item(join.rarg(), scope, env, depth + 1);
+        self.take_item(join.rarg(), scope, env, depth + 1);
         let end = self.scopes.view(scope).end;
         let (view, left, right) =
             (View { scope, start, end }, View { scope, start, end: middle }, View { scope, start: middle, end });

@@ -235,8 +235,12 @@ impl<'t> Walk<'t> {
             );
         }
         let mut sources: SmallVec<[KeySource; 1]> = SmallVec::new();
+        let mut places: HashMap<(Slot, bool), usize> = HashMap::with_capacity(found.len());
         for source in found {
-            match sources.iter_mut().find(|known| known.key == source.key && known.array == source.array) {
+            // One value may stand for a key in many places; with two regions beside it, both are kept and found to
+            // contradict each other.
+            let place = *places.entry((source.key, source.array)).or_insert(sources.len());
+            match sources.get_mut(place) {
                 Some(known) if known.region.is_none() => known.region = source.region,
                 Some(known) if source.region.is_none() || known.region == source.region => {}
                 _ => sources.push(source),

@@ -1,0 +1,309 @@
+//! The corpus, and what must hold for any text.
+#![allow(clippy::unwrap_used)]
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use pgward_config::{Config, Function, KeyType, Table, TableKind};
+
+use crate::evidence::{Evidence, Params, PatientKey};
+use crate::statement::{Action, Analysed, CopyFormat};
+use crate::{Analyser, Catalog};
+
+/// The tables that the corpus speaks of.
+fn config(key_type: KeyType) -> Config {
+    let table = |schema: &str, name: &str, kind, key: Option<&str>| Table {
+        schema: schema.into(),
+        name: name.into(),
+        kind,
+        key: key.map(Into::into),
+        region: (name == "patients").then(|| "home_region".into()),
+        columns: (name == "medications").then(|| vec!["id".into(), "patient_id".into(), "name".into()]),
+    };
+    let function = |name: &str, reads_only| Function { name: name.into(), reads_only };
+    let mut config = crate::sample::config();
+    config.sharding.key_type = key_type;
+    config.tables = vec![
+        table("public", "patients", TableKind::Patient, Some("id")),
+        table("public", "encounters", TableKind::Patient, Some("patient_id")),
+        table("public", "observations", TableKind::Patient, Some("patient_id")),
+        table("public", "medications", TableKind::Patient, Some("patient_id")),
+        table("clinic", "visits", TableKind::Patient, Some("patient_id")),
+        table("public", "icd_codes", TableKind::Reference, None),
+        table("public", "app_log", TableKind::Local, None),
+        table("public", "pgbench_accounts", TableKind::Local, None),
+    ];
+    config.functions = vec![function("app_reads", true), function("app_writes", false)];
+    config
+}
+
+fn analyser(key_type: KeyType) -> Analyser {
+    Analyser::new(&config(key_type), &Catalog::builtin())
+}
+
+/// The parameters of the corpus.
+struct CorpusParams(Vec<Option<Vec<u8>>>);
+
+impl CorpusParams {
+    fn new(key_type: KeyType) -> Self {
+        let one = |n: u32| match key_type {
+            KeyType::Uuid => format!("00000000-0000-0000-0000-000000000{n}"),
+            KeyType::Bigint => n.to_string(),
+            KeyType::Text => format!("p{n}"),
+        };
+        let mut values: Vec<Option<Vec<u8>>> = (101..=106).map(|n| Some(one(n).into_bytes())).collect();
+        values.extend([None, Some(format!("{{{},{}}}", one(201), one(202)).into_bytes()), None]);
+        Self(values)
+    }
+}
+
+impl Params for CorpusParams {
+    fn value(&self, n: u16) -> Option<Option<&[u8]>> {
+        if n == 7 { None } else { self.0.get(usize::from(n) - 1).map(|value| value.as_deref()) }
+    }
+    fn binary(&self, _: u16) -> bool {
+        false
+    }
+    fn oid(&self, _: u16) -> u32 {
+        0
+    }
+}
+
+fn show_evidence(evidence: &Evidence) -> String {
+    evidence.mentions.iter().fold(String::new(), |shown, mention| {
+        let key = match &mention.key {
+            PatientKey::Bigint(key) => key.to_string(),
+            PatientKey::Text(key) => format!("'{}'", String::from_utf8_lossy(key)),
+            PatientKey::Uuid(key) => format!("{:x}", u128::from_be_bytes(*key)),
+        };
+        let region = mention.region.as_ref().map(|region| format!("@{region}")).unwrap_or_default();
+        format!("{shown} {key}{region}")
+    })
+}
+
+fn show_action(analyser: &Analyser, analysed: &Analysed, number: usize, sql: &str) -> String {
+    let statement = &analysed.shape.statements[number];
+    let named = |word: &str, name: &Option<Arc<str>>| match name {
+        Some(name) => format!("{word} {name}"),
+        None => word.to_owned(),
+    };
+    let yes = |word: &str, suffix: &str, yes: bool| format!("{word}{}", if yes { suffix } else { "" });
+    match &statement.action {
+        Action::Run => if statement.reads_only { "read" } else { "write" }.into(),
+        Action::Begin { read_only } => yes("begin", "-read-only", *read_only),
+        Action::Commit { chain } => yes("commit", "-and-chain", *chain),
+        Action::Rollback { chain } => yes("rollback", "-and-chain", *chain),
+        Action::Savepoint => "savepoint".into(),
+        Action::RollbackTo => "rollback-to".into(),
+        Action::TwoPhase => "two-phase".into(),
+        Action::Set(setting) => {
+            let values = analyser.setting(analysed, setting, sql.as_bytes()).join(",");
+            format!("{} {}={values}", yes("set", "-local", setting.local), setting.name)
+        }
+        Action::SetTransaction { read_only, session } => {
+            yes(if *session { "set-session" } else { "set-transaction" }, "-read-only", *read_only)
+        }
+        Action::Reset(name) => named("reset", name),
+        Action::Show(name) => format!("show {name}"),
+        Action::Discard { all } => yes("discard", "-all", *all),
+        Action::Prepare(name) => format!("prepare {name}"),
+        Action::Execute(name) => format!("execute {name}"),
+        Action::Deallocate(name) => named("deallocate", name),
+        Action::CopyFrom(copy) => {
+            let position = |word: &str, at: Option<usize>| at.map(|at| format!(" {word}={at}")).unwrap_or_default();
+            let format = match copy.format {
+                CopyFormat::Text { .. } => "text",
+                CopyFormat::Csv { .. } => "csv",
+                CopyFormat::Binary => "binary",
+            };
+            let (key, region) = (position("key", copy.key), position("region", copy.region));
+            format!("copy-from {}{key}{region} {format}", copy.table)
+        }
+        Action::CopyTo => "copy-to".into(),
+        Action::Declare { hold } => yes("declare", "-hold", *hold),
+        Action::Cursor => "cursor".into(),
+        Action::Listen => "listen".into(),
+        Action::Pins => "pins".into(),
+    }
+}
+
+/// One line for each statement of the text.
+fn outcome(analyser: &Analyser, sql: &str, params: &dyn Params) -> Vec<String> {
+    let analysed = match analyser.analyse(sql.as_bytes()) {
+        Ok(analysed) => analysed,
+        Err(refusal) => return vec![format!("error {}", refusal.kind.sqlstate())],
+    };
+    (0..analysed.shape.statements.len())
+        .map(|number| match analyser.evidence(&analysed, number, sql.as_bytes(), params) {
+            Ok(evidence) => {
+                format!("{}{}", show_action(analyser, &analysed, number, sql), show_evidence(&evidence))
+            }
+            Err(refusal) => format!("refused {}", refusal.kind.sqlstate()),
+        })
+        .collect()
+}
+
+/// The statements of the corpus with their key type, expected outcomes and line.
+fn corpus() -> Vec<(usize, KeyType, String, Vec<String>)> {
+    let mut cases: Vec<(usize, KeyType, String, Vec<String>)> = Vec::new();
+    let (mut key_type, mut sql, mut answered) = (KeyType::Bigint, String::new(), true);
+    for (number, line) in include_str!("corpus.txt").lines().enumerate() {
+        if let Some(word) = line.strip_prefix("keys ") {
+            key_type = match word {
+                "uuid" => KeyType::Uuid,
+                "text" => KeyType::Text,
+                _ => KeyType::Bigint,
+            };
+        } else if let Some(outcome) = line.strip_prefix("=> ") {
+            if !answered {
+                cases.push((number, key_type, std::mem::take(&mut sql), Vec::new()));
+            }
+            answered = true;
+            cases.last_mut().unwrap().3.push(outcome.to_owned());
+        } else if !line.is_empty() && !line.starts_with('#') {
+            if !sql.is_empty() {
+                sql.push('\n');
+            }
+            sql.push_str(line);
+            answered = false;
+        }
+    }
+    cases
+}
+
+#[test]
+fn corpus_is_analysed_as_written() {
+    let analysers: HashMap<&str, Analyser> = [KeyType::Uuid, KeyType::Bigint, KeyType::Text]
+        .into_iter()
+        .map(|key_type| (key_type.as_str(), analyser(key_type)))
+        .collect();
+    let mut wrong = String::new();
+    let cases = corpus();
+    assert!(cases.len() > 120, "only {} statements", cases.len());
+    for (line, key_type, sql, expected) in &cases {
+        let params = CorpusParams::new(*key_type);
+        // Twice: parsed, then from the cache.
+        for _ in 0..2 {
+            let found = outcome(&analysers[key_type.as_str()], sql, &params);
+            if found != *expected {
+                wrong += &format!("line {line}: {sql}\n  expected {expected:?}\n  found    {found:?}\n");
+                break;
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "\n{wrong}");
+}
+
+/// What a text is has nothing to do with the values in it.
+#[test]
+fn shapes_do_not_depend_on_values() {
+    for (_, key_type, sql, _) in corpus() {
+        let fresh = || analyser(key_type).analyse(sql.as_bytes()).ok().map(|a| format!("{:?}", a.shape));
+        let with_cache = analyser(key_type);
+        // The same statement with other strings and digits, analysed first, must leave the same shape in the cache.
+        let other: String = sql
+            .chars()
+            .enumerate()
+            .map(|(at, c)| {
+                let parameter = sql[..at.min(sql.len())].ends_with('$') || !sql.is_ascii();
+                match c {
+                    '1'..='8' if !parameter => char::from_digit(9 - c.to_digit(10).unwrap(), 10).unwrap(),
+                    c => c,
+                }
+            })
+            .collect();
+        if with_cache.analyse(other.as_bytes()).is_err() {
+            continue;
+        }
+        let found = with_cache.analyse(sql.as_bytes()).ok().map(|a| format!("{:?}", a.shape));
+        let keeps_literals = ["COPY", "CREATE", "DO "].iter().any(|word| sql.starts_with(word));
+        if sql.is_ascii() && !keeps_literals && !sql.contains("U&") && !sql.contains("E'") {
+            assert_eq!(found, fresh(), "{sql}\n{other}");
+        }
+    }
+}
+
+/// No text may harm the process, whatever its depth; the test's thread has the stack of a worker.
+#[test]
+fn depth_is_bounded() {
+    let analyser = analyser(KeyType::Bigint);
+    for depth in [50, 150, 1_000, 20_000] {
+        let nest =
+            |open: &str, middle: &str, close: &str| format!("{}{middle}{}", open.repeat(depth), close.repeat(depth));
+        let texts = [
+            format!("SELECT {}1", "1+".repeat(depth)),
+            format!("SELECT * FROM patients WHERE {}id = 1", "NOT ".repeat(depth)),
+            format!("SELECT {}", nest("(", "1", ")")),
+            nest("SELECT (", "SELECT 1", ")"),
+            format!("SELECT * FROM {}", nest("(SELECT * FROM ", "patients", ") x")),
+            format!("SELECT * FROM patients WHERE {}", nest("(id = 1 OR ", "id = 2", ")")),
+            format!("SELECT * FROM patients WHERE {}", nest("(id = 1 AND ", "id = 2", ")")),
+            format!("SELECT 1{}", " UNION SELECT 1".repeat(depth)),
+            format!("SELECT * FROM patients{}", " CROSS JOIN patients".repeat(depth)),
+            format!("SELECT {}", nest("ARRAY[", "1", "]")),
+            format!("SELECT {}", nest("abs(", "1", ")")),
+            format!("SELECT 1{}", "::int".repeat(depth)),
+            nest("WITH a AS (", "SELECT 1", ") SELECT 1"),
+            format!("EXPLAIN {}SELECT 1", "EXPLAIN ".repeat(depth)),
+            format!("SELECT 1{}", ";SELECT 1".repeat(depth)),
+            nest("/*", "SELECT 1", "*/"),
+            format!("SELECT * FROM patients WHERE id IN (1{})", ",1".repeat(depth)),
+        ];
+        for text in texts {
+            let _ = outcome(&analyser, &text, &CorpusParams::new(KeyType::Bigint));
+        }
+    }
+    assert_eq!(outcome(&analyser, &format!("SELECT {}1", "1+".repeat(20_000)), &crate::NoParams), ["read"]);
+}
+
+#[test]
+fn texts_cut_anywhere_are_answered() {
+    for (_, key_type, sql, _) in corpus().into_iter().step_by(5) {
+        let analyser = analyser(key_type);
+        for end in 0..sql.len() {
+            if let Ok(analysed) = analyser.analyse(&sql.as_bytes()[..end]) {
+                for number in 0..=analysed.shape.statements.len() {
+                    // The text of another statement: wrong values at worst, never a panic.
+                    let _ = analyser.evidence(&analysed, number, b"SELECT 'x'", &CorpusParams::new(key_type));
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn texts_that_are_no_statements_are_refused() {
+    let analyser = analyser(KeyType::Bigint);
+    let refused = |sql: &[u8]| {
+        let refusal = analyser.analyse(sql).unwrap_err();
+        (refusal.message.into_owned(), refusal.position)
+    };
+    assert_eq!(refused(b"SELECT \xff"), ("invalid byte sequence for encoding \"UTF8\"".into(), None));
+    assert_eq!(refused(b"SELECT\0 1").1, None);
+    assert_eq!(refused(b"SELEC 1"), ("syntax error at or near \"SELEC\"".into(), Some(1)));
+    assert_eq!(refused(b"SELECT FROM FROM x"), ("syntax error at or near \"FROM\"".into(), Some(13)));
+    assert_eq!(refused(b"SELECT * FROM"), ("syntax error at end of input".into(), Some(14)));
+    assert_eq!(refused("SELECT 'ä' 'secret'".as_bytes()), ("syntax error".into(), Some(12)));
+    assert_eq!(refused(b"SELECT 1 'secret").0, "unterminated quoted string");
+    assert!(analyser.analyse(b"  -- nothing").unwrap().shape.statements.is_empty());
+    assert!(analyser.analyse(b"").unwrap().shape.statements.is_empty());
+}
+
+/// Statements of PostgreSQL's own regression tests, where the folder of their files is given.
+#[test]
+fn regression_tests_are_answered() {
+    let Some(folder) = std::env::var_os("PGWARD_REGRESS_SQL") else { return };
+    let mut config = config(KeyType::Uuid);
+    config.sharding.undeclared_tables = pgward_config::Undeclared::Local;
+    let analyser = Analyser::new(&config, &Catalog::builtin());
+    for file in std::fs::read_dir(folder).unwrap() {
+        let Ok(text) = std::fs::read_to_string(file.unwrap().path()) else { continue };
+        for sql in text.split_inclusive(";\n") {
+            let Ok(analysed) = analyser.analyse(sql.as_bytes()) else { continue };
+            for statement in &analysed.shape.statements {
+                let lost = statement.refusal.as_ref().is_some_and(|r| r.message.contains("cannot be analysed"));
+                assert!(!lost, "{sql}");
+            }
+        }
+    }
+}
