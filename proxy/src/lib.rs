@@ -1,1 +1,28 @@
-//! PgWard: proxy.
+//! PgWard: a sharding proxy for PostgreSQL that knows whose record a statement touches.
+//!
+//! | module | what is in it |
+//! | --- | --- |
+//! | [`serve`] | the process: runtimes, listeners, signals, reload, drain |
+//! | `startup`, `auth` | from an accepted socket to a session |
+//! | `session` | one client's session: frames, decisions, servers, replies |
+//! | `registry` | all sessions, and cancel requests |
+//! | `state` | everything that a decision needs, behind one pointer |
+//! | [`directory`] | where patients are |
+//! | [`catalog`] | what the servers' catalogs say |
+//! | [`control`], [`http`], [`metrics`] | how operators reach and watch the process |
+//! | [`cli`], [`demo`] | the commands of the binary |
+
+mod auth;
+pub mod catalog;
+pub mod cli;
+pub mod control;
+pub mod demo;
+pub mod directory;
+pub mod http;
+pub mod metrics;
+mod registry;
+mod reload;
+pub mod serve;
+mod session;
+mod startup;
+mod state;

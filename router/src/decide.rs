@@ -226,6 +226,29 @@ impl Router {
         needs.into_iter().map(|need| self.decision(facts, need, &placed)).collect()
     }
 
+    /// The same decisions about a message that only reads, for another node of their shard: `failed` could not answer.
+    ///
+    /// # Errors
+    /// No node is left.
+    pub fn decide_again(
+        &self,
+        facts: &Facts<'_>,
+        decisions: &mut [Decision],
+        views: &dyn Fn(usize) -> Views,
+        failed: &[usize],
+    ) -> Result<(), Refusal> {
+        let Some(shard) = decisions.first().map(|decision| decision.target.shard) else { return Ok(()) };
+        let origin = self.origin(&facts.listener.origin)?;
+        let placed = self.place(origin, facts, At::Patients(shard), true, views, failed)?;
+        let place = self.places.get(placed.shard).ok_or_else(node_removed)?;
+        for decision in decisions {
+            decision.target = place.target(placed.shard, placed.node, placed.pool).ok_or_else(node_removed)?;
+            decision.candidates = placed.candidates.clone();
+            decision.reason = placed.reason;
+        }
+        Ok(())
+    }
+
     fn origin(&self, id: &RegionId) -> Result<&Origin, Refusal> {
         self.origins.iter().find(|origin| origin.id == *id).ok_or_else(|| {
             Refusal::new(RefusalKind::Sovereignty, format!("no rule names the origin {id} of this session"))

@@ -284,3 +284,24 @@ pub fn put_cancel(out: &mut BytesMut, pid: i32, key: &[u8]) {
     out.put_i32(pid);
     out.put_slice(key);
 }
+
+/// A SASLInitialResponse.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SaslInitialResponse<'a> {
+    /// The mechanism that the client chose.
+    pub mechanism: &'a [u8],
+    /// Its first message.
+    pub data: &'a [u8],
+}
+
+impl<'a> SaslInitialResponse<'a> {
+    /// # Errors
+    /// When the body is not a SASLInitialResponse with data, exactly.
+    pub fn parse(body: &'a [u8]) -> Result<Self, ProtocolError> {
+        let mut reader = Reader::new("SASLInitialResponse", body);
+        let mechanism = reader.string()?;
+        let data = value(&mut reader)?.ok_or_else(|| reader.invalid("it carries no data"))?;
+        reader.end()?;
+        Ok(Self { mechanism, data })
+    }
+}

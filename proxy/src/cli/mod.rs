@@ -1,0 +1,112 @@
+//! The commands of `pgward`.
+
+pub mod check;
+pub mod check_live;
+pub mod demo;
+pub mod route;
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::control::{self, Command as Ask};
+
+/// A sharding proxy for PostgreSQL that keeps each patient's data in that patient's own region.
+#[derive(Debug, Parser)]
+#[command(name = "pgward", version, about, max_term_width = 100)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve clients until told to stop
+    Serve(Config),
+    /// Check a configuration, and print what it would serve or every mistake in it
+    Check(Check),
+    /// Tell where a statement would go and why, without a server
+    Route(route::Args),
+    /// Let a running proxy read its configuration anew
+    Reload(Config),
+    /// Ask a running proxy how it is
+    Status(Config),
+    /// Let a running proxy finish its transactions and end
+    Stop(Config),
+    /// Start four region shards with replicas on this machine, filled with made-up patients, and serve them
+    Demo(demo::Args),
+}
+
+#[derive(Debug, clap::Args)]
+struct Config {
+    /// The configuration file
+    #[arg(long, short, default_value = "pgward.toml", value_name = "FILE")]
+    config: PathBuf,
+}
+
+#[derive(Debug, clap::Args)]
+struct Check {
+    /// The configuration file
+    #[arg(default_value = "pgward.toml", value_name = "FILE")]
+    config: PathBuf,
+    /// Also connect to every node: role, version, identity, limits, tables and key columns
+    #[arg(long)]
+    live: bool,
+}
+
+impl Cli {
+    /// Runs the command.
+    ///
+    /// # Errors
+    /// What the person at the terminal should read.
+    pub fn run(self) -> anyhow::Result<ExitCode> {
+        match self.command {
+            Command::Serve(at) => crate::serve::run(&at.config),
+            Command::Check(check) => run_check(&check),
+            Command::Route(args) => route::run(args),
+            Command::Reload(at) => ask(&at, Ask::Reload),
+            Command::Status(at) => ask(&at, Ask::Status),
+            Command::Stop(at) => ask(&at, Ask::Stop),
+            Command::Demo(args) => demo::run(args),
+        }
+    }
+}
+
+fn run_check(args: &Check) -> anyhow::Result<ExitCode> {
+    let color = std::io::stdout().is_terminal();
+    let Some(config) = check::offline(&args.config, color) else { return Ok(ExitCode::FAILURE) };
+    if !args.live {
+        return Ok(ExitCode::SUCCESS);
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let fine = runtime.block_on(check_live::run(&config, color))?;
+    Ok(if fine { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Asks the running proxy of this configuration. The control socket's place is all that is needed of the file, so that
+/// a file with mistakes can still be handed over for a reload and be refused by the proxy, in words.
+fn ask(at: &Config, command: Ask) -> anyhow::Result<ExitCode> {
+    let socket = match pgward_config::load(&at.config) {
+        Ok(loaded) => loaded.config.proxy.control_socket,
+        Err(report) if command == Ask::Reload => {
+            eprint!("{}", report.render(std::io::stderr().is_terminal()));
+            anyhow::bail!("the configuration was not handed to the running proxy, which goes on with the one it has");
+        }
+        Err(_) => control_socket_of(&at.config),
+    };
+    let reply = control::call(&socket, command)?;
+    if reply.ok {
+        println!("{}", reply.text);
+        Ok(ExitCode::SUCCESS)
+    } else {
+        eprintln!("{}", reply.text);
+        Ok(ExitCode::FAILURE)
+    }
+}
+
+/// Where the control socket is by default, for a file that cannot be read any more.
+fn control_socket_of(config: &std::path::Path) -> PathBuf {
+    config.parent().map_or_else(|| PathBuf::from("pgward.sock"), |folder| folder.join("pgward.sock"))
+}

@@ -1,0 +1,279 @@
+//! All sessions of the process: who is here, how to reach their tasks, and which server runs what for whom.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::task::Waker;
+use std::time::{Duration, Instant};
+
+use futures_util::task::AtomicWaker;
+use parking_lot::Mutex;
+use pgward_config::User;
+use pgward_pools::CancelTarget;
+use pgward_wire::PgError;
+use ring::rand::{SecureRandom, SystemRandom};
+
+/// Why a session is to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kill {
+    /// At its next pause between transactions.
+    Drain,
+    /// At once.
+    Now,
+    /// It was silent in a transaction for too long.
+    IdleInTransaction,
+}
+
+impl Kill {
+    /// Whether the session ends in the midst of a transaction too.
+    pub(crate) fn is_immediate(self) -> bool {
+        self != Self::Drain
+    }
+}
+
+/// What the rest of the process holds of a session.
+#[derive(Debug)]
+pub(crate) struct Handle {
+    user: Arc<str>,
+    /// Number of the session in audit records.
+    pub(crate) id: u64,
+    /// Process id that the client was given.
+    pub(crate) pid: i32,
+    /// Secret key that the client was given.
+    pub(crate) key: [u8; 4],
+    waker: AtomicWaker,
+    kill: AtomicU8,
+    /// Tick since when the session is silent in a transaction, 0 when it is not.
+    idle_in_transaction: AtomicU32,
+    server: Mutex<ServerSide>,
+}
+
+/// The server that works for a session.
+#[derive(Debug, Default)]
+struct ServerSide {
+    target: Option<CancelTarget>,
+    /// A CancelRequest is on its way: the server may be hit by it later, and is not used for anybody else.
+    cancelling: bool,
+}
+
+impl Handle {
+    pub(crate) fn register(&self, waker: &Waker) {
+        self.waker.register(waker);
+    }
+
+    pub(crate) fn kill(&self, kill: Kill) {
+        let code = match kill {
+            Kill::Drain => 1,
+            Kill::Now => 2,
+            Kill::IdleInTransaction => 3,
+        };
+        self.kill.fetch_max(code, Ordering::AcqRel);
+        self.waker.wake();
+    }
+
+    pub(crate) fn killed(&self) -> Option<Kill> {
+        match self.kill.load(Ordering::Acquire) {
+            0 => None,
+            1 => Some(Kill::Drain),
+            2 => Some(Kill::Now),
+            _ => Some(Kill::IdleInTransaction),
+        }
+    }
+
+    pub(crate) fn set_idle_in_transaction(&self, since: Option<u32>) {
+        self.idle_in_transaction.store(since.unwrap_or(0), Ordering::Relaxed);
+    }
+
+    /// A server works for the session from now on.
+    pub(crate) fn attach(&self, target: CancelTarget) {
+        self.server.lock().target = Some(target);
+    }
+
+    /// It does no longer: true if no CancelRequest is on its way to it.
+    pub(crate) fn detach(&self) -> bool {
+        let mut server = self.server.lock();
+        server.target = None;
+        !std::mem::take(&mut server.cancelling)
+    }
+}
+
+/// The sessions by the process id that their clients know.
+#[derive(Debug)]
+pub(crate) struct Registry {
+    sessions: Mutex<HashMap<i32, Arc<Handle>>>,
+    next: AtomicU64,
+    started: Instant,
+    random: SystemRandom,
+}
+
+impl Registry {
+    pub(crate) fn new() -> Self {
+        Self {
+            sessions: Mutex::default(),
+            next: AtomicU64::new(1),
+            started: Instant::now(),
+            random: SystemRandom::new(),
+        }
+    }
+
+    /// Seconds since the start, from 1: the coarse clock of idle times.
+    pub(crate) fn now(&self) -> u32 {
+        u32::try_from(self.started.elapsed().as_secs()).unwrap_or(u32::MAX).saturating_add(1)
+    }
+
+    /// How many sessions there are.
+    pub(crate) fn len(&self) -> usize {
+        self.sessions.lock().len()
+    }
+
+    /// A new session of a user.
+    ///
+    /// # Errors
+    /// 53300 when there are `limit` sessions already, or as many of this user as the user may have.
+    pub(crate) fn enter(&self, user: &User, limit: usize) -> Result<Arc<Handle>, PgError> {
+        let mut key = [0; 4];
+        self.random.fill(&mut key).map_err(|_| PgError::error("XX000", "no random key can be had"))?;
+        let mut sessions = self.sessions.lock();
+        if sessions.len() >= limit {
+            return Err(PgError::error("53300", "sorry, too many clients already")
+                .with_detail(format!("max_clients in [proxy] is {limit}.")));
+        }
+        if let Some(limit) = user.max_clients {
+            let of_user = sessions.values().filter(|handle| handle.user == user.name).count();
+            if of_user >= limit {
+                return Err(PgError::error("53300", format!("too many connections for user \"{}\"", user.name))
+                    .with_detail(format!("max_clients of this user is {limit}.")));
+            }
+        }
+        let (id, pid) = loop {
+            let id = self.next.fetch_add(1, Ordering::Relaxed);
+            let pid = i32::try_from(id & 0x7fff_ffff).unwrap_or(0);
+            if pid > 0 && !sessions.contains_key(&pid) {
+                break (id, pid);
+            }
+        };
+        let handle = Arc::new(Handle {
+            user: Arc::clone(&user.name),
+            id,
+            pid,
+            key,
+            waker: AtomicWaker::new(),
+            kill: AtomicU8::new(0),
+            idle_in_transaction: AtomicU32::new(0),
+            server: Mutex::default(),
+        });
+        sessions.insert(pid, Arc::clone(&handle));
+        Ok(handle)
+    }
+
+    /// The session has ended.
+    pub(crate) fn leave(&self, handle: &Handle) {
+        self.sessions.lock().remove(&handle.pid);
+    }
+
+    /// Tells all sessions to end.
+    pub(crate) fn kill_all(&self, kill: Kill) {
+        for handle in self.sessions.lock().values() {
+            handle.kill(kill);
+        }
+    }
+
+    /// Ends the sessions that are silent in a transaction for longer than `limit`.
+    pub(crate) fn kill_idle_in_transaction(&self, limit: Duration) {
+        let now = u64::from(self.now());
+        for handle in self.sessions.lock().values() {
+            let since = u64::from(handle.idle_in_transaction.load(Ordering::Relaxed));
+            if since > 0 && now.saturating_sub(since) >= limit.as_secs().max(1) {
+                handle.kill(Kill::IdleInTransaction);
+            }
+        }
+    }
+
+    /// Cancels what runs for the session that this key belongs to. As on a server, the caller learns nothing.
+    pub(crate) async fn cancel(&self, pid: i32, key: &[u8]) {
+        let Some(handle) = self.sessions.lock().get(&pid).cloned() else { return };
+        if !same(&handle.key, key) {
+            return;
+        }
+        let target = {
+            let mut server = handle.server.lock();
+            match &server.target {
+                Some(target) if !server.cancelling => {
+                    let target = target.clone();
+                    server.cancelling = true;
+                    target
+                }
+                _ => return,
+            }
+        };
+        if let Err(error) = target.send().await {
+            tracing::warn!(address = %target.address, %error, "could not pass a cancel request on");
+        }
+        let mut server = handle.server.lock();
+        // The session may have another server by now; that one is not being cancelled.
+        if server.target.as_ref() == Some(&target) {
+            server.cancelling = false;
+        }
+    }
+}
+
+/// Compares secrets in a time that does not tell where they differ.
+fn same(a: &[u8], b: &[u8]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).fold(0, |differs, (a, b)| differs | (a ^ b)) == 0
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use pgward_config::{Class, PoolMode, Workload};
+
+    fn user(max_clients: Option<usize>) -> User {
+        User {
+            name: "app".into(),
+            verifier: None,
+            class: Class::Normal,
+            ceiling: Class::Normal,
+            workload: Workload::Care,
+            server_role: "app".into(),
+            pool_mode: PoolMode::Transaction,
+            max_clients,
+        }
+    }
+
+    fn target() -> CancelTarget {
+        CancelTarget { address: "127.0.0.1:1".parse().unwrap(), pid: 1, key: Box::new([1]) }
+    }
+
+    #[test]
+    fn the_limit_of_clients_holds() {
+        let registry = Registry::new();
+        let first = registry.enter(&user(None), 1).unwrap();
+        assert_eq!(registry.enter(&user(None), 1).unwrap_err().sqlstate(), "53300");
+        assert_eq!(registry.enter(&user(Some(1)), 9).unwrap_err().sqlstate(), "53300");
+        registry.leave(&first);
+        assert!(registry.enter(&user(Some(1)), 1).is_ok());
+    }
+
+    #[test]
+    fn a_server_that_is_being_cancelled_is_not_undisturbed() {
+        let registry = Registry::new();
+        let handle = registry.enter(&user(None), 1).unwrap();
+        handle.attach(target());
+        assert!(handle.detach());
+        handle.attach(target());
+        handle.server.lock().cancelling = true;
+        assert!(!handle.detach());
+        handle.attach(target());
+        assert!(handle.detach(), "the next server is another one");
+    }
+
+    #[test]
+    fn a_harder_kill_is_not_softened() {
+        let registry = Registry::new();
+        let handle = registry.enter(&user(None), 1).unwrap();
+        handle.kill(Kill::Now);
+        handle.kill(Kill::Drain);
+        assert_eq!(handle.killed(), Some(Kill::Now));
+    }
+}

@@ -1,0 +1,135 @@
+//! Reload: the new configuration is read and validated aside and applied in one swap; one that is refused changes
+//! nothing and says why.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use pgward_audit::EventKind;
+use pgward_config::Config;
+use tokio::runtime::Handle;
+
+use crate::catalog::{self, LiveCatalog};
+use crate::control::Reply;
+use crate::serve::Proxy;
+use crate::state::State;
+
+/// A server that does not tell its catalog in this time is asked again later.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// How long until it is asked again.
+const ASK_AGAIN: Duration = Duration::from_secs(5);
+
+/// What the shards' catalogs say together.
+pub(crate) struct Catalogs {
+    pub(crate) found: LiveCatalog,
+    /// Every shard has told its own.
+    pub(crate) complete: bool,
+}
+
+impl Proxy {
+    /// Reads the configuration anew and puts it in force.
+    pub(crate) async fn reload(&self) -> Reply {
+        let _one_at_a_time = self.reloading.lock().await;
+        match self.try_reload().await {
+            Ok(text) => {
+                self.shared.metrics.reloads.increment(1);
+                self.record(EventKind::Reload, &text);
+                tracing::info!("{text}");
+                Reply::ok(text)
+            }
+            Err(text) => {
+                self.shared.metrics.reloads_failed.increment(1);
+                self.record(EventKind::ReloadRefused, text.lines().next().unwrap_or_default());
+                Reply::error(text)
+            }
+        }
+    }
+
+    async fn try_reload(&self) -> Result<String, String> {
+        let loaded = pgward_config::load(&self.config_path)
+            .map_err(|report| format!("reload refused, nothing was changed\n{}", report.render(false)))?;
+        let old = self.shared.state.load_full();
+        let config = Arc::new(loaded.config);
+        let refused = |error: anyhow::Error| format!("reload refused, nothing was changed\n{error:#}");
+        let catalogs = live_catalog(&self.control, &config).await;
+        let state = State::new(Arc::clone(&config), &catalogs.found, Some(&old)).map_err(refused)?;
+        let changes = pgward_config::diff(&old.config, &config);
+        self.listen(&config.listeners).await.map_err(refused)?;
+        state.fleet.start(&self.data, &self.control);
+        self.shared.state.store(Arc::new(state));
+        let mut text = match changes.is_empty() {
+            true => format!("reloaded {}: nothing has changed", self.config_path.display()),
+            false => format!("reloaded {}\n  {}", self.config_path.display(), changes.join("\n  ")),
+        };
+        for key in pgward_config::needs_restart(&self.first_config, &config) {
+            text.push_str(&format!("\n  needs a restart: {key}"));
+        }
+        for warning in loaded.warnings.iter() {
+            text.push_str(&format!("\n  warning: {}", warning.message));
+        }
+        Ok(text)
+    }
+
+    /// Asks for the shards' catalogs until every shard has told its own.
+    pub(crate) async fn complete_catalog(&self) {
+        loop {
+            tokio::time::sleep(ASK_AGAIN).await;
+            let _one_at_a_time = self.reloading.lock().await;
+            let old = self.shared.state.load_full();
+            let catalogs = live_catalog(&self.control, &old.config).await;
+            if !catalogs.complete {
+                continue;
+            }
+            match State::new(Arc::clone(&old.config), &catalogs.found, Some(&old)) {
+                Ok(state) => {
+                    state.fleet.start(&self.data, &self.control);
+                    self.shared.state.store(Arc::new(state));
+                    tracing::info!("every shard has told its catalog");
+                }
+                Err(error) => tracing::error!("the servers' catalogs cannot be put in force: {error:#}"),
+            }
+            return;
+        }
+    }
+}
+
+/// What the shards' catalogs say: of each shard the first node that answers, all shards at once. A function that may
+/// write on one shard may write.
+pub(crate) async fn live_catalog(control: &Handle, config: &Arc<Config>) -> Catalogs {
+    let asked: Vec<_> = (0..config.shards.len())
+        .map(|shard| {
+            let config = Arc::clone(config);
+            control.spawn(async move { of_shard(&config, shard).await })
+        })
+        .collect();
+    let mut catalogs = Catalogs { found: LiveCatalog::default(), complete: true };
+    for answer in asked {
+        match answer.await.ok().flatten() {
+            Some(of_shard) => {
+                catalogs.found.functions.extend(of_shard.functions);
+                for table in of_shard.tables {
+                    let known = catalogs
+                        .found
+                        .tables
+                        .iter()
+                        .any(|known| known.schema == table.schema && known.name == table.name);
+                    if !known {
+                        catalogs.found.tables.push(table);
+                    }
+                }
+            }
+            None => catalogs.complete = false,
+        }
+    }
+    catalogs
+}
+
+async fn of_shard(config: &Config, shard: usize) -> Option<LiveCatalog> {
+    let role = config.server_roles.first()?;
+    for node in config.shards[shard].nodes() {
+        match catalog::catalog(node, role, &config.tables, PATIENCE).await {
+            Ok(found) => return Some(found),
+            Err(error) => tracing::warn!("{error:#}"),
+        }
+    }
+    None
+}

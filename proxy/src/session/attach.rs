@@ -1,0 +1,196 @@
+//! Takes a server from the pool that the decision names, brings it to the session's state, and goes on elsewhere when
+//! a node that was to answer a read cannot.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::BytesMut;
+use pgward_config::Class;
+use pgward_pools::{AcquireError, Lease, Node, Settings};
+use pgward_router::decide::Ask;
+use pgward_router::{Evidence, Kind, Pin};
+use pgward_wire::{PgError, frame, frontend, tag::backend as tag};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::route::Pending;
+use super::work::Expect;
+use super::{Attached, Need, Opening, Session, Tx, errors, settings};
+
+/// Where a segment goes.
+struct Way {
+    pin: Pin,
+    kind: Kind,
+    class: Class,
+    repeatable: bool,
+}
+
+impl Session {
+    /// Attaches a server for the frame at hand. When none can be had, the frame is answered with `self.denied`.
+    pub(super) async fn attach(&mut self, need: Need) {
+        if let Err(error) = self.try_attach(need, Vec::new()).await {
+            if let Some(pending) = self.pending.take() {
+                self.record_not_sent(&pending, &error);
+            }
+            self.denied = Some(error);
+        }
+    }
+
+    /// Attaches the best server that does not stand on a node of `failed`.
+    pub(super) async fn try_attach(&mut self, need: Need, mut failed: Vec<usize>) -> Result<(), PgError> {
+        loop {
+            let way = self.way(need, &failed)?;
+            let node = Arc::clone(&self.state.fleet.shard(way.pin.shard)[way.pin.node]);
+            let error = match self.acquire(&node, &way).await {
+                Ok(lease) => match self.take(lease, node, &way, need, &failed).await {
+                    Ok(()) => return Ok(()),
+                    Err(Setup::Refused(error)) => return Err(error),
+                    Err(Setup::Lost(error)) => error,
+                },
+                Err(AcquireError::Connect(error)) => errors::cannot_connect(node.id.as_str(), &error.to_string()),
+                Err(error) => return Err(errors::acquire(&error, node.id.as_str(), way.pin.pool, way.class)),
+            };
+            if !way.repeatable || failed.contains(&way.pin.node) {
+                return Err(error);
+            }
+            failed.push(way.pin.node);
+            if let Some(mut pending) = self.pending.take() {
+                let again = self.decide_again(&mut pending, &failed);
+                self.pending = Some(pending);
+                again?;
+            }
+        }
+    }
+
+    /// Where the frame at hand goes: by its decision, or to the home shard to be described.
+    fn way(&self, need: Need, failed: &[usize]) -> Result<Way, PgError> {
+        let described;
+        let (decision, repeatable) = match (&self.pending, need) {
+            (Some(Pending { decisions, repeatable, .. }), Need::Run) => (
+                decisions.first().ok_or_else(|| errors::internal("a server is asked for without a decision"))?,
+                *repeatable,
+            ),
+            _ => {
+                let evidence = Evidence::default();
+                let ask = Ask { reads_only: true, tables: &[], evidence: &evidence, located: &[] };
+                described = self.decide_asks(&[ask], failed).map_err(|refusal| errors::refusal(&refusal))?;
+                (&described[0], true)
+            }
+        };
+        let target = &decision.target;
+        let pin = Pin { shard: target.shard, node: target.node, pool: target.pool };
+        Ok(Way { pin, kind: decision.kind, class: decision.class, repeatable })
+    }
+
+    async fn acquire(&mut self, node: &Arc<Node>, way: &Way) -> Result<Lease, AcquireError> {
+        let role = Arc::clone(&self.user().server_role);
+        if let Some(lease) = node.try_acquire(way.pin.pool, way.class, &role) {
+            return Ok(lease);
+        }
+        let started = Instant::now();
+        let acquired = node.acquire(way.pin.pool, way.class, &role).await;
+        self.shared.metrics.waited(way.pin.pool, way.class, started.elapsed());
+        acquired
+    }
+
+    /// Makes a server the session's own: its parameters, and BEGIN where the client has begun.
+    async fn take(
+        &mut self,
+        mut lease: Lease,
+        node: Arc<Node>,
+        way: &Way,
+        need: Need,
+        failed: &[usize],
+    ) -> Result<(), Setup> {
+        self.work.expects.clear();
+        self.work.to_server.clear();
+        self.work.from_server.clear();
+        (self.work.passing, self.work.emitted) = (0, 0);
+        self.bring_to_settings(&mut lease, &node).await?;
+        let describe_only = need == Need::Describe;
+        if !describe_only {
+            if let Tx::Opening(Opening { texts, .. }) = &self.tx {
+                frontend::put_query(&mut self.work.to_server, texts);
+                self.work.expects.push_back(Expect::SilentQuery { opens: true });
+                self.tx = Tx::Open(pgward_wire::TxStatus::InTransaction);
+            }
+        }
+        self.handle.attach(lease.cancel_target());
+        self.attached = Some(Attached {
+            lease,
+            node,
+            pin: way.pin,
+            kind: way.kind,
+            describe_only,
+            retry: way.repeatable,
+            failed: failed.to_vec(),
+            sent: Instant::now(),
+            timed: false,
+        });
+        if describe_only {
+            self.emit();
+        }
+        Ok(())
+    }
+
+    /// Parameters that some server has accepted before go ahead of the statement in the same write; new ones are tried
+    /// first, so that a statement never runs without them.
+    async fn bring_to_settings(&mut self, lease: &mut Lease, node: &Node) -> Result<(), Setup> {
+        if Settings::same(&lease.memory.settings, &self.settings) {
+            return Ok(());
+        }
+        let mut sql = String::new();
+        settings::difference(&lease.memory.settings, &self.settings, &mut sql);
+        if self.settings_accepted {
+            settings::put(&mut self.work.to_server, &sql);
+            self.work.expects.push_back(Expect::SilentQuery { opens: false });
+        } else {
+            let lost =
+                |error: std::io::Error| Setup::Lost(errors::server_gone(node.id.as_str(), &error.to_string(), false));
+            if let Some(error) = ask(lease, &sql).await.map_err(lost)? {
+                return Err(Setup::Refused(error));
+            }
+            self.settings_accepted = true;
+        }
+        lease.memory.settings = Arc::clone(&self.settings);
+        Ok(())
+    }
+}
+
+/// Why a server could not be set up.
+enum Setup {
+    /// The session's parameters are not acceptable.
+    Refused(PgError),
+    /// The server is gone.
+    Lost(PgError),
+}
+
+/// Sends a Query of the proxy's own and waits for its end; the error that the server answered, if it did.
+pub(super) async fn ask(lease: &mut Lease, sql: &str) -> std::io::Result<Option<PgError>> {
+    let mut bytes = BytesMut::new();
+    settings::put(&mut bytes, sql);
+    lease.stream.write_all(&bytes).await?;
+    bytes.clear();
+    let mut failure = None;
+    loop {
+        while let Some(header) = frame::header(&bytes).map_err(invalid)? {
+            if bytes.len() < header.len {
+                break;
+            }
+            let message = bytes.split_to(header.len);
+            match header.tag {
+                tag::ERROR_RESPONSE => {
+                    failure = Some(PgError::from(pgward_wire::backend::error_fields(&message[5..]).map_err(invalid)?));
+                }
+                tag::READY_FOR_QUERY => return Ok(failure),
+                _ => {}
+            }
+        }
+        if lease.stream.read_buf(&mut bytes).await? == 0 {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+    }
+}
+
+fn invalid(error: pgward_wire::ProtocolError) -> std::io::Error {
+    std::io::Error::new(std::io::ErrorKind::InvalidData, error)
+}

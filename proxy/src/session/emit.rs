@@ -1,0 +1,165 @@
+//! Says ops to a server: names as this server knows them, what it lacks sent ahead, and what answers are to come.
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use pgward_pools::ServerMemory;
+use pgward_wire::{backend, frontend};
+
+use super::prepared::{Prepared, ServerName};
+use super::work::{Answer, Expect, Op, Work};
+
+/// A statement name that no server has: a Bind of it fails, and with it the transaction that a refused statement
+/// stands in.
+const REFUSED_STATEMENT: &[u8] = b"pgward_refused";
+/// A Query that fails in the server's parser, for the same purpose.
+const REFUSED_QUERY: &[u8] = b"PGWARD_REFUSED_THE_STATEMENT";
+
+/// Writes the ops that this server has not been told yet into `work.to_server` and queues what answers them. Replies
+/// that are due at once go to `to_client`.
+pub(crate) fn emit(work: &mut Work, memory: &mut ServerMemory, to_client: &mut BytesMut, hold: Hold) {
+    let ops = std::mem::take(&mut work.ops);
+    for op in &ops[work.emitted..] {
+        emit_one(work, memory, op, to_client, hold);
+    }
+    work.emitted = ops.len();
+    work.ops = ops;
+}
+
+/// Whether replies of the proxy's own may go before the server has answered anything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Hold {
+    /// They wait for the server's first reply, so that until then the segment can be said to another node.
+    UntilAnswered,
+    /// They go when their turn comes.
+    No,
+}
+
+fn emit_one(work: &mut Work, memory: &mut ServerMemory, op: &Op, to_client: &mut BytesMut, hold: Hold) {
+    match op {
+        Op::Query { text, effects } => {
+            frontend::put_query(&mut work.to_server, &work.arena[text.clone()]);
+            work.expects.push_back(Expect::Query { effects: effects.clone(), done: 0 });
+        }
+        Op::CopyRows { text, simple } => {
+            frontend::put_query(&mut work.to_server, &work.arena[text.clone()]);
+            work.expects.push_back(Expect::CopyRows { simple: *simple, error: None });
+        }
+        Op::Parse { statement, name } => parse(work, memory, statement, name, to_client, hold),
+        Op::Bind { statement, named, body } => {
+            let server_name = prepare(work, memory, statement, *named);
+            let name = server_name.as_ref().map_or(&b""[..], ServerName::as_bytes);
+            frontend::put_bind_renamed(&mut work.to_server, &work.arena[body.clone()], name);
+            work.expects.push_back(Expect::Bind);
+        }
+        Op::Describe { statement, named } => {
+            let server_name = prepare(work, memory, statement, *named);
+            let name = server_name.as_ref().map_or(&b""[..], ServerName::as_bytes);
+            frontend::put_describe_statement(&mut work.to_server, name);
+            work.expects.push_back(Expect::Describe);
+        }
+        Op::Execute { frame, effects } => {
+            work.to_server.extend_from_slice(&work.arena[frame.clone()]);
+            work.expects.push_back(Expect::Execute { effects: effects.clone() });
+        }
+        Op::Raw { frame, answer } => {
+            work.to_server.extend_from_slice(&work.arena[frame.clone()]);
+            match answer {
+                Some(Answer::Describe) => work.expects.push_back(Expect::Describe),
+                Some(Answer::Close) => work.expects.push_back(Expect::Close),
+                None => {}
+            }
+        }
+        Op::Flush => {
+            frontend::put_flush(&mut work.to_server);
+            due_fakes(work, to_client);
+        }
+        Op::Sync => {
+            frontend::put_sync(&mut work.to_server);
+            work.expects.push_back(Expect::Sync);
+        }
+        Op::SilentSync => {
+            frontend::put_sync(&mut work.to_server);
+            work.expects.push_back(Expect::SilentSync);
+        }
+        Op::Fake(bytes) => fake(work, bytes.clone(), to_client, hold),
+        Op::Refuse { error, simple: true } => {
+            frontend::put_query(&mut work.to_server, REFUSED_QUERY);
+            work.expects.push_back(Expect::RefusedQuery { error: Some(error.clone()) });
+        }
+        Op::Refuse { error, simple: false } => {
+            // Bind: no parameters, no formats, of a statement that does not exist.
+            frontend::put_bind_renamed(&mut work.to_server, b"\0\0\0\0\0\0\0\0", REFUSED_STATEMENT);
+            work.expects.push_back(Expect::Refused { error: error.clone() });
+        }
+    }
+}
+
+/// Queues a reply of the proxy's own, or sends it at once when nothing is outstanding.
+pub(crate) fn fake(work: &mut Work, bytes: Bytes, to_client: &mut BytesMut, hold: Hold) {
+    if work.expects.is_empty() && hold == Hold::No {
+        to_client.extend_from_slice(&bytes);
+        work.answered = true;
+    } else {
+        work.expects.push_back(Expect::Fake(bytes));
+    }
+}
+
+/// Sends the replies of the proxy's own that nothing of the server's stands before.
+fn due_fakes(work: &mut Work, to_client: &mut BytesMut) {
+    while let Some(Expect::Fake(_)) = work.expects.front() {
+        if let Some(Expect::Fake(bytes)) = work.expects.pop_front() {
+            to_client.extend_from_slice(&bytes);
+            work.answered = true;
+        }
+    }
+}
+
+fn parse(
+    work: &mut Work,
+    memory: &mut ServerMemory,
+    statement: &Arc<Prepared>,
+    name: &Option<Box<[u8]>>,
+    to_client: &mut BytesMut,
+    hold: Hold,
+) {
+    if name.is_none() {
+        memory.unnamed = Some(statement.id);
+        frontend::put_parse(&mut work.to_server, b"", &statement.text, &statement.types);
+    } else if memory.has_prepared(statement.id) {
+        return fake(work, Bytes::from_static(backend::PARSE_COMPLETE), to_client, hold);
+    } else {
+        note_prepared(work, memory, statement.id);
+        let server_name = statement.server_name();
+        frontend::put_parse(&mut work.to_server, server_name.as_bytes(), &statement.text, &statement.types);
+    }
+    work.expects.push_back(Expect::Parse { id: statement.id, name: name.clone() });
+}
+
+/// Sees to it that the server has the statement, with a Parse sent ahead if it does not. Returns its name there,
+/// `None` for the unnamed statement.
+fn prepare(work: &mut Work, memory: &mut ServerMemory, statement: &Prepared, named: bool) -> Option<ServerName> {
+    if !named {
+        if memory.unnamed != Some(statement.id) {
+            memory.unnamed = Some(statement.id);
+            frontend::put_parse(&mut work.to_server, b"", &statement.text, &statement.types);
+            work.expects.push_back(Expect::SilentParse { id: statement.id });
+        }
+        return None;
+    }
+    let name = statement.server_name();
+    if !memory.has_prepared(statement.id) {
+        note_prepared(work, memory, statement.id);
+        frontend::put_parse(&mut work.to_server, name.as_bytes(), &statement.text, &statement.types);
+        work.expects.push_back(Expect::SilentParse { id: statement.id });
+    }
+    Some(name)
+}
+
+/// Notes a statement as prepared, closing the one unused for longest if the server has too many.
+fn note_prepared(work: &mut Work, memory: &mut ServerMemory, id: u64) {
+    if let Some(evicted) = memory.prepare(id) {
+        frontend::put_close_statement(&mut work.to_server, ServerName::new(evicted).as_bytes());
+        work.expects.push_back(Expect::SilentClose);
+    }
+}

@@ -1,0 +1,147 @@
+//! What clients are told, in PostgreSQL's own words where it has some.
+
+use pgward_config::{Class, PoolKind};
+use pgward_pools::AcquireError;
+use pgward_router::Refusal;
+use pgward_wire::PgError;
+
+use crate::directory::RegisterError;
+use crate::registry::Kill;
+
+/// A refusal of the router.
+pub(crate) fn refusal(refusal: &Refusal) -> PgError {
+    let mut error = PgError::error(refusal.kind.sqlstate(), refusal.message.to_string());
+    if let Some(detail) = &refusal.detail {
+        error = error.with_detail(detail.to_string());
+    }
+    if let Some(hint) = &refusal.hint {
+        error = error.with_hint(hint.to_string());
+    }
+    if let Some(position) = refusal.position {
+        error = error.with_position(position);
+    }
+    error
+}
+
+pub(super) fn message_too_large(len: usize, limit: usize) -> PgError {
+    PgError::error("54000", format!("a message of {len} bytes is larger than the limit of {limit} bytes"))
+        .with_hint("Send less at once, or raise max_message_bytes in [proxy].")
+}
+
+pub(super) fn function_call() -> PgError {
+    PgError::error("0A000", "the function call message is not supported")
+        .with_hint("Call the function in a SELECT, so that it can be routed.")
+}
+
+pub(super) fn unknown_message(tag: u8) -> PgError {
+    PgError::error("08P01", format!("invalid frontend message type {tag}"))
+}
+
+pub(super) fn no_longer_allowed(user: &str, listener: &str) -> PgError {
+    PgError::error("28000", format!("user \"{user}\" may no longer connect through listener \"{listener}\""))
+        .with_detail("The configuration was reloaded.")
+}
+
+pub(super) fn transaction_failed() -> PgError {
+    PgError::error("25P02", "current transaction is aborted, commands ignored until end of transaction block")
+}
+
+pub(super) fn no_prepared_statement(name: &str) -> PgError {
+    PgError::error("26000", format!("prepared statement \"{name}\" does not exist"))
+}
+
+pub(super) fn unknown_prepared(name: &[u8]) -> PgError {
+    match name {
+        b"" => PgError::error("26000", "unnamed prepared statement does not exist"),
+        name => no_prepared_statement(&String::from_utf8_lossy(name)),
+    }
+}
+
+pub(super) fn duplicate_prepared(name: &[u8]) -> PgError {
+    PgError::error("42P05", format!("prepared statement \"{}\" already exists", String::from_utf8_lossy(name)))
+}
+
+pub(super) fn unknown_portal(name: &[u8]) -> PgError {
+    PgError::error("34000", format!("portal \"{}\" does not exist", String::from_utf8_lossy(name)))
+}
+
+pub(super) fn several_in_parse() -> PgError {
+    PgError::error("42601", "cannot insert multiple commands into a prepared statement")
+}
+
+pub(super) fn copy_among_several() -> PgError {
+    PgError::error("0A000", "COPY into a patient table cannot stand among other statements of one message")
+        .with_hint("Send the COPY by itself.")
+}
+
+pub(super) fn own_setting_among_several() -> PgError {
+    PgError::error("0A000", "a pgward setting cannot stand among other statements of one message")
+        .with_hint("Send it by itself.")
+}
+
+pub(super) fn unknown_own_setting(name: &str) -> PgError {
+    PgError::error("42704", format!("unrecognized configuration parameter \"{name}\""))
+        .with_hint("PgWard knows pgward.priority.")
+}
+
+pub(super) fn unknown_class(word: &str) -> PgError {
+    let words: Vec<&str> = Class::ALL.into_iter().map(Class::as_str).collect();
+    PgError::error("22023", format!("invalid value for parameter \"pgward.priority\": \"{word}\""))
+        .with_hint(format!("Available values: {}.", words.join(", ")))
+}
+
+pub(super) fn copy_failed_by_client() -> PgError {
+    PgError::error("57014", "COPY from stdin failed")
+}
+
+pub(super) fn internal(what: &str) -> PgError {
+    PgError::error("XX000", what.to_owned())
+}
+
+pub(super) fn warning(sqlstate: &'static str, message: &'static str) -> PgError {
+    PgError::warning(sqlstate, message)
+}
+
+pub(super) fn audit(error: &pgward_audit::AuditError) -> PgError {
+    PgError::error(pgward_audit::AuditError::SQLSTATE, "the audit log cannot be written; the statement was not sent")
+        .with_detail(error.to_string())
+        .with_hint("Statements are refused until the log can be written again; emergency statements go on.")
+}
+
+pub(super) fn registration(error: &RegisterError) -> PgError {
+    PgError::error("58030", "the patient cannot be registered in the directory; the statement was not sent")
+        .with_detail(error.to_string())
+}
+
+pub(super) fn acquire(error: &AcquireError, node: &str, pool: PoolKind, class: Class) -> PgError {
+    PgError::error("53300", format!("no server of pool {pool} on {node} became free in time for class {class}"))
+        .with_detail(error.to_string())
+        .with_hint("The statement was not sent; retry later, or raise max or wait_timeout of the pool.")
+}
+
+pub(super) fn cannot_connect(node: &str, why: &str) -> PgError {
+    PgError::error("08001", format!("could not connect to {node}"))
+        .with_detail(why.to_owned())
+        .with_hint("The statement was not sent; retry when the node is back.")
+}
+
+/// `unknown`: whether the statement took effect cannot be told.
+pub(super) fn server_gone(node: &str, why: &str, unknown: bool) -> PgError {
+    if unknown {
+        PgError::error(
+            "08007",
+            format!("the connection to {node} was lost; whether the statement took effect is unknown"),
+        )
+        .with_detail(why.to_owned())
+        .with_hint("Look at the data before the statement is sent again.")
+    } else {
+        PgError::error("08006", format!("the connection to {node} was lost")).with_detail(why.to_owned())
+    }
+}
+
+pub(super) fn killed(kill: Kill) -> PgError {
+    match kill {
+        Kill::IdleInTransaction => PgError::error("25P03", "terminating connection due to idle-in-transaction timeout"),
+        Kill::Drain | Kill::Now => PgError::error("57P01", "terminating connection due to administrator command"),
+    }
+}

@@ -1,0 +1,401 @@
+//! The extended protocol: Parse, Bind, Describe, Execute, Close, Flush, Sync.
+//!
+//! A Parse and a Describe wait until the segment's first Bind has decided where they go; alone, they go to the
+//! origin's home shard, which has the same schema as all others.
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use pgward_router::{Action, Params};
+use pgward_wire::frontend::{self, Bind, Object};
+use pgward_wire::{PgError, backend};
+
+use super::copy::CopyGuard;
+use super::prepared::Prepared;
+use super::route::Asked;
+use super::work::{Answer, Op};
+use super::{Fatal, Need, Session, Step, errors};
+
+/// A Bind's values, with the types that its Parse declared.
+struct Values<'a> {
+    bind: &'a Bind<'a>,
+    types: &'a [u32],
+}
+
+impl Params for Values<'_> {
+    fn value(&self, n: u16) -> Option<Option<&[u8]>> {
+        self.bind.value(usize::from(n))
+    }
+    fn binary(&self, n: u16) -> bool {
+        self.bind.binary(usize::from(n))
+    }
+    fn oid(&self, n: u16) -> u32 {
+        usize::from(n).checked_sub(1).and_then(|n| self.types.get(n)).copied().unwrap_or(0)
+    }
+}
+
+impl Session {
+    pub(super) fn parse(&mut self, body: &[u8]) -> Result<Step, Fatal> {
+        let parse = frontend::Parse::parse(body)?;
+        let analysed = match self.state.analyser.analyse(parse.text) {
+            Ok(analysed) => analysed,
+            Err(refusal) => {
+                self.record_refusal(&refusal, &Asked::default());
+                self.refuse(&errors::refusal(&refusal), false);
+                return Ok(Step::Done);
+            }
+        };
+        if analysed.shape.statements.len() > 1 {
+            self.refuse(&errors::several_in_parse(), false);
+            return Ok(Step::Done);
+        }
+        let types: Box<[u32]> = parse.param_types().collect();
+        let statement = if parse.name.is_empty() {
+            let statement = Arc::new(Prepared::new(parse.text, types, analysed));
+            self.unnamed = Some(Arc::clone(&statement));
+            statement
+        } else {
+            if self.prepared.contains_key(parse.name) {
+                self.refuse(&errors::duplicate_prepared(parse.name), false);
+                return Ok(Step::Done);
+            }
+            let statement = self.shared.statements.intern(parse.text, types, analysed);
+            self.prepared.insert(parse.name.into(), Arc::clone(&statement));
+            statement
+        };
+        if self.answers_parse(&statement) {
+            self.reply(Bytes::from_static(backend::PARSE_COMPLETE));
+        } else {
+            let name = (!parse.name.is_empty()).then(|| parse.name.into());
+            self.work.ops.push(Op::Parse { statement, name });
+            self.emit();
+        }
+        Ok(Step::Done)
+    }
+
+    /// Statements whose Parse no server needs to see: PostgreSQL's parser has accepted them, and they name nothing.
+    fn answers_parse(&self, statement: &Prepared) -> bool {
+        let action = first_action(statement);
+        let control = matches!(
+            action,
+            Some(
+                Action::Begin { .. }
+                    | Action::Commit { .. }
+                    | Action::Rollback { .. }
+                    | Action::Savepoint
+                    | Action::RollbackTo
+                    | Action::SetTransaction { .. }
+                    | Action::Discard { .. }
+                    | Action::Deallocate(_)
+            )
+        );
+        control || action.is_some_and(|action| self.is_proxys_own(action))
+    }
+
+    /// The statement that the client calls so.
+    fn statement(&self, name: &[u8]) -> Option<(Arc<Prepared>, bool)> {
+        if name.is_empty() {
+            self.unnamed.clone().map(|statement| (statement, false))
+        } else {
+            self.prepared.get(name).cloned().map(|statement| (statement, true))
+        }
+    }
+
+    pub(super) fn bind(&mut self, _frame: &[u8], body: &[u8]) -> Result<Step, Fatal> {
+        let bind = Bind::parse(body)?;
+        if let Some(error) = self.denied.take() {
+            self.refuse(&error, false);
+            return Ok(Step::Done);
+        }
+        let Some((statement, named)) = self.statement(bind.statement) else {
+            self.refuse(&errors::unknown_prepared(bind.statement), false);
+            return Ok(Step::Done);
+        };
+        let pending = match self.pending.take() {
+            Some(pending) => pending,
+            None => {
+                if let Some(action) = first_action(&statement) {
+                    if self.is_local(action) {
+                        self.local_portals.retain(|(portal, _)| **portal != *bind.portal);
+                        self.local_portals.push((bind.portal.into(), statement));
+                        self.reply(Bytes::from_static(backend::BIND_COMPLETE));
+                        return Ok(Step::Done);
+                    }
+                    if let Err(error) = self.check_runnable(action) {
+                        self.refuse(&error, false);
+                        return Ok(Step::Done);
+                    }
+                }
+                match self.place_bind(&statement, &bind) {
+                    Ok(Placed::Here(pending)) => pending,
+                    Ok(Placed::Elsewhere(step)) => return Ok(step),
+                    Err(error) => {
+                        self.refuse(&error, false);
+                        return Ok(Step::Done);
+                    }
+                }
+            }
+        };
+        self.run_bind(statement, named, bind.portal, body, pending);
+        Ok(Step::Done)
+    }
+
+    /// Decides about a Bind: it can run on the attached server, or another must be attached first.
+    fn place_bind(&mut self, statement: &Arc<Prepared>, bind: &Bind<'_>) -> Result<Placed, PgError> {
+        if let Some(Action::CopyFrom(copy)) = first_action(statement) {
+            if self.must_guard(copy) && self.attached.as_ref().is_none_or(|attached| attached.describe_only) {
+                if self.attached.is_some() {
+                    return Ok(Placed::Elsewhere(self.leave_describer()));
+                }
+                // Decided by the rows; until then the statement waits as a portal of the proxy's own.
+                self.local_portals.retain(|(portal, _)| **portal != *bind.portal);
+                self.local_portals.push((bind.portal.into(), Arc::clone(statement)));
+                self.work.ops.push(Op::Fake(Bytes::from_static(backend::BIND_COMPLETE)));
+                return Ok(Placed::Elsewhere(Step::Done));
+            }
+        }
+        let values = Values { bind, types: &statement.types };
+        let pending = self.decide(&statement.analysed, &statement.text, &values)?;
+        match &self.attached {
+            None => {
+                self.pending = Some(pending);
+                Ok(Placed::Elsewhere(Step::Attach(Need::Run)))
+            }
+            // Parse and Describe alone went to the home shard: it is left, in peace, for the statement's own.
+            Some(attached) if attached.describe_only => Ok(Placed::Elsewhere(self.leave_describer())),
+            Some(_) => Ok(Placed::Here(pending)),
+        }
+    }
+
+    /// Ends the segment on the server that only described, so that the next server can be attached.
+    fn leave_describer(&mut self) -> Step {
+        self.work.ops.push(Op::SilentSync);
+        self.emit();
+        self.closed = true;
+        Step::Wait
+    }
+
+    fn run_bind(
+        &mut self,
+        statement: Arc<Prepared>,
+        named: bool,
+        portal: &[u8],
+        body: &[u8],
+        mut pending: super::route::Pending,
+    ) {
+        if let Err(error) = self.record(&mut pending) {
+            return self.refuse(&error, false);
+        }
+        self.local_portals.retain(|(name, _)| **name != *portal);
+        self.portal_effects.retain(|(name, _)| **name != *portal);
+        if let Some(effects) = pending.effects.take() {
+            self.portal_effects.push((portal.into(), Some(effects)));
+        }
+        let body = self.work.store(body);
+        self.work.ops.push(Op::Bind { statement, named, body });
+        self.keep_for_retry(pending);
+        self.emit();
+    }
+
+    pub(super) fn describe(&mut self, frame: &[u8], body: &[u8]) -> Result<Step, Fatal> {
+        let describe = frontend::Describe::parse(body)?;
+        match describe.kind {
+            Object::Statement => {
+                let Some((statement, named)) = self.statement(describe.name) else {
+                    self.refuse(&errors::unknown_prepared(describe.name), false);
+                    return Ok(Step::Done);
+                };
+                if self.answers_parse(&statement) {
+                    let mut bytes = BytesMut::new();
+                    backend::put_parameter_description(&mut bytes, &[]);
+                    bytes.extend_from_slice(&describe_row(&statement));
+                    self.reply(bytes);
+                } else {
+                    self.work.ops.push(Op::Describe { statement, named });
+                    self.emit();
+                }
+            }
+            Object::Portal => match self.local_portals.iter().find(|(portal, _)| **portal == *describe.name) {
+                Some((_, statement)) => {
+                    let row = describe_row(statement);
+                    self.reply(row);
+                }
+                None if self.attached.is_none() => self.refuse(&errors::unknown_portal(describe.name), false),
+                None => self.raw(frame, Some(Answer::Describe)),
+            },
+        }
+        Ok(Step::Done)
+    }
+
+    pub(super) fn execute(&mut self, frame: &[u8], body: &[u8]) -> Result<Step, Fatal> {
+        let execute = frontend::Execute::parse(body)?;
+        if let Some((_, statement)) = self.local_portals.iter().find(|(portal, _)| **portal == *execute.portal) {
+            let statement = Arc::clone(statement);
+            return Ok(self.execute_local(&statement));
+        }
+        if self.attached.is_none() {
+            self.refuse(&errors::unknown_portal(execute.portal), false);
+            return Ok(Step::Done);
+        }
+        let effects = self
+            .portal_effects
+            .iter()
+            .position(|(portal, _)| **portal == *execute.portal)
+            .and_then(|at| self.portal_effects.swap_remove(at).1);
+        let frame = self.work.store(frame);
+        self.work.ops.push(Op::Execute { frame, effects });
+        self.emit();
+        Ok(Step::Done)
+    }
+
+    fn execute_local(&mut self, statement: &Prepared) -> Step {
+        match first_action(statement) {
+            Some(Action::CopyFrom(copy)) => {
+                self.guarded_copy(copy, &statement.text, &statement.analysed.shape.fingerprint, false)
+            }
+            Some(action) => {
+                match self.run_local(action, &statement.analysed, &statement.text) {
+                    Ok(answer) => {
+                        let mut bytes = BytesMut::with_capacity(32);
+                        if let Some(notice) = &answer.notice {
+                            backend::put_notice(&mut bytes, notice);
+                        }
+                        if let Some((_, value)) = &answer.row {
+                            backend::put_data_row(&mut bytes, &[Some(value)]);
+                        }
+                        backend::put_command_complete(&mut bytes, answer.tag);
+                        self.reply(bytes);
+                    }
+                    Err(error) => self.refuse(&error, false),
+                }
+                Step::Done
+            }
+            None => {
+                self.reply(Bytes::from_static(backend::EMPTY_QUERY_RESPONSE));
+                Step::Done
+            }
+        }
+    }
+
+    pub(super) fn close(&mut self, frame: &[u8], body: &[u8]) -> Result<Step, Fatal> {
+        let close = frontend::Close::parse(body)?;
+        match close.kind {
+            // Servers keep the statement for others; only the client's name for it goes.
+            Object::Statement => {
+                if close.name.is_empty() {
+                    self.unnamed = None;
+                } else {
+                    self.prepared.remove(close.name);
+                }
+                self.reply(Bytes::from_static(backend::CLOSE_COMPLETE));
+            }
+            Object::Portal => {
+                let before = self.local_portals.len();
+                self.local_portals.retain(|(portal, _)| **portal != *close.name);
+                if self.local_portals.len() < before || self.attached.is_none() {
+                    self.reply(Bytes::from_static(backend::CLOSE_COMPLETE));
+                } else {
+                    self.raw(frame, Some(Answer::Close));
+                }
+            }
+        }
+        Ok(Step::Done)
+    }
+
+    pub(super) fn flush(&mut self) -> Result<Step, Fatal> {
+        if let Some(error) = self.denied.take() {
+            self.refuse(&error, false);
+            return Ok(Step::Done);
+        }
+        if self.attached.is_none() && self.waits_for_server() {
+            return Ok(Step::Attach(Need::Describe));
+        }
+        if self.attached.is_some() {
+            self.work.ops.push(Op::Flush);
+            self.emit();
+        }
+        Ok(Step::Done)
+    }
+
+    pub(super) fn sync(&mut self) -> Result<Step, Fatal> {
+        if self.guard.as_ref().is_some_and(CopyGuard::ignores_sync) {
+            return Ok(Step::Done);
+        }
+        if self.denied.is_none() && self.attached.is_none() && self.waits_for_server() {
+            return Ok(Step::Attach(Need::Describe));
+        }
+        let denied = self.denied.take();
+        if let Some(error) = denied {
+            self.refuse(&error, false);
+        }
+        self.skip_to_sync = false;
+        self.local_portals.retain(|(portal, _)| !portal.is_empty());
+        if self.attached.is_none() {
+            self.flush_fakes();
+            self.reply_ready();
+            return Ok(Step::Done);
+        }
+        if std::mem::take(&mut self.early_sync) {
+            // The server ignored the Sync that came before the COPY rows; what it was expected to bring, this one brings.
+            let mut sync = BytesMut::with_capacity(5);
+            frontend::put_sync(&mut sync);
+            self.raw(&sync, None);
+            return Ok(Step::Done);
+        }
+        if self.attached.as_ref().is_some_and(|attached| attached.describe_only) {
+            // The client may be in a transaction that this server has not heard of.
+            self.work.ops.push(Op::SilentSync);
+            self.emit();
+            self.reply_ready();
+        } else {
+            self.work.ops.push(Op::Sync);
+            self.emit();
+        }
+        self.closed = true;
+        Ok(Step::Done)
+    }
+
+    /// Ops that only a server can answer are waiting.
+    fn waits_for_server(&self) -> bool {
+        self.work.ops.iter().any(|op| !matches!(op, Op::Fake(_)))
+    }
+
+    /// Replies that waited behind nothing, when the segment ends without a server.
+    fn flush_fakes(&mut self) {
+        for op in self.work.ops.drain(..) {
+            if let Op::Fake(bytes) = op {
+                self.client.out.extend_from_slice(&bytes);
+            }
+        }
+        self.work.clear_segment();
+    }
+
+    /// Passes a frame on as it is.
+    pub(super) fn raw(&mut self, frame: &[u8], answer: Option<Answer>) {
+        let frame = self.work.store(frame);
+        self.work.ops.push(Op::Raw { frame, answer });
+        self.emit();
+    }
+}
+
+enum Placed {
+    Here(super::route::Pending),
+    Elsewhere(Step),
+}
+
+/// The action of a prepared statement; `None` for an empty one.
+fn first_action(statement: &Prepared) -> Option<&Action> {
+    statement.analysed.shape.statements.first().map(|statement| &statement.action)
+}
+
+/// What Describe says of a statement that the proxy answers itself.
+fn describe_row(statement: &Prepared) -> Bytes {
+    match first_action(statement) {
+        Some(Action::Show(_)) => {
+            let mut bytes = BytesMut::with_capacity(64);
+            backend::put_row_description(&mut bytes, &["pgward.priority"]);
+            bytes.freeze()
+        }
+        _ => Bytes::from_static(backend::NO_DATA),
+    }
+}

@@ -1,0 +1,156 @@
+//! What answers change in the session, and how a segment ends: the server goes back only through proof that it is clean.
+
+use std::sync::Arc;
+
+use pgward_config::PoolMode;
+use pgward_pools::{Clean, Settings};
+use pgward_wire::TxStatus;
+
+use super::replies::{Event, Heard};
+use super::settings::{self, Change};
+use super::work::Effect;
+use super::{Attached, Session, Tx, TxChange, attach};
+
+impl Session {
+    /// Takes over what the replies changed.
+    pub(super) fn apply(&mut self, heard: Heard) {
+        for event in heard.events {
+            self.note(event);
+        }
+        for (name, id) in heard.unparsed {
+            if self.prepared.get(&name).is_some_and(|statement| statement.id == id) {
+                self.prepared.remove(&name);
+            }
+        }
+        self.skip_to_sync |= heard.skip_to_sync;
+        self.early_sync |= heard.early_sync;
+        if let Some(copy_in) = heard.copy_in {
+            self.copy_in = copy_in;
+        }
+        if let Some(status) = heard.status {
+            self.early_sync = false;
+            match status {
+                TxStatus::Idle => {
+                    self.tx = Tx::Idle;
+                    self.keep_changes();
+                }
+                open => self.tx = Tx::Open(open),
+            }
+        }
+    }
+
+    fn note(&mut self, event: Event) {
+        match event {
+            Event::Done(Effect::Set(changes)) => self.changes.extend(changes.into_iter().map(TxChange::Change)),
+            Event::Done(Effect::ResetAll) => self.changes.push(TxChange::ResetAll),
+            Event::Done(Effect::Savepoint) if !self.changes.is_empty() => self.changes.push(TxChange::Savepoint),
+            Event::Done(Effect::RollbackTo) => {
+                // Which savepoint it named is not followed: what is left of the parameters is not known for certain.
+                self.uncertain |= !self.changes.is_empty();
+                let upto = self.changes.iter().rposition(|change| matches!(change, TxChange::Savepoint));
+                self.changes.truncate(upto.unwrap_or(0));
+            }
+            Event::Done(Effect::Pin(why)) => self.pinned = Some(why),
+            Event::Done(_) => {}
+            Event::Commit => self.keep_changes(),
+            Event::Rollback => self.changes.clear(),
+            // Inside of a block, ROLLBACK decides what is undone; outside, the failed message is undone as a whole.
+            Event::Failed if matches!(self.tx, Tx::Open(_)) => {}
+            Event::Failed => self.changes.clear(),
+        }
+    }
+
+    /// The parameters that the transaction set are the session's now, and the server's.
+    fn keep_changes(&mut self) {
+        for change in std::mem::take(&mut self.changes) {
+            match change {
+                TxChange::Change(change) => self.change(&[change]),
+                TxChange::ResetAll => self.settings = Arc::clone(&self.startup_settings),
+                TxChange::Savepoint => {}
+            }
+        }
+    }
+
+    fn change(&mut self, changes: &[Change]) {
+        self.settings = settings::apply(&self.settings, &self.startup_settings, changes);
+    }
+
+    /// The segment is answered: the server goes back, or stays for the open transaction.
+    pub(super) fn finish_segment(&mut self) {
+        self.closed = false;
+        self.guard = None;
+        self.copy_in = false;
+        self.sent = None;
+        let Some(attached) = &mut self.attached else { return };
+        let keep = !attached.describe_only && (!matches!(self.tx, Tx::Idle) || self.keeps_server());
+        if keep {
+            self.work.clear_segment();
+            let idle_in_transaction = !matches!(self.tx, Tx::Idle);
+            self.handle.set_idle_in_transaction(idle_in_transaction.then(|| self.shared.registry.now()));
+        } else {
+            self.release();
+        }
+    }
+
+    fn keeps_server(&self) -> bool {
+        self.pinned.is_some() || self.pool_mode() == PoolMode::Session
+    }
+
+    /// Gives the server back to its pool if it is proven clean, and closes it otherwise.
+    fn release(&mut self) {
+        let Some(Attached { mut lease, .. }) = self.attached.take() else { return };
+        let undisturbed = self.handle.detach();
+        let clean =
+            Clean::prove(TxStatus::Idle, self.work.expects.len() + self.work.to_server.len() + self.work.passing);
+        self.work.clear_segment();
+        let uncertain = std::mem::take(&mut self.uncertain);
+        match clean {
+            Some(clean) if undisturbed && !uncertain => {
+                lease.memory.settings = Arc::clone(&self.settings);
+                lease.release(clean);
+            }
+            // Dropping the lease closes the connection.
+            _ => self.empty_work(),
+        }
+    }
+
+    /// Closes the attached server, whatever it is doing.
+    pub(super) fn drop_server(&mut self) {
+        if self.attached.take().is_some() {
+            self.handle.detach();
+        }
+        self.empty_work();
+        self.closed = false;
+        self.copy_in = false;
+        self.early_sync = false;
+        self.changes.clear();
+        self.uncertain = false;
+        self.sent = None;
+        self.receipt = None;
+    }
+
+    pub(super) fn empty_work(&mut self) {
+        let work = std::mem::replace(&mut self.work, super::work::Work::take());
+        work.give();
+    }
+
+    /// The client left: a server of a pinned session is wiped and given back, any other that is still held is closed.
+    pub(super) async fn leave(&mut self) {
+        self.handle.set_idle_in_transaction(None);
+        let idle = matches!(self.tx, Tx::Idle) && !self.closed && self.work.expects.is_empty();
+        let Some(mut attached) = self.attached.take() else { return };
+        let undisturbed = self.handle.detach();
+        if !idle || !undisturbed || self.work.passing + self.work.to_server.len() > 0 {
+            return;
+        }
+        let wiped = tokio::time::timeout(
+            self.state.config.proxy.connect_timeout,
+            attach::ask(&mut attached.lease, "DISCARD ALL"),
+        );
+        if let (Ok(Ok(None)), Some(clean)) = (wiped.await, Clean::prove(TxStatus::Idle, 0)) {
+            attached.lease.memory.forget_all();
+            attached.lease.memory.settings = Settings::none();
+            attached.lease.release(clean);
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! Statements that the proxy answers itself: a transaction that no server has heard of, and the session's own settings.
+//!
+//! BEGIN is answered when it comes; the server is told when the first statement fixes the shard.
+
+use std::sync::Arc;
+
+use pgward_config::Class;
+use pgward_router::{Action, Analysed, RefusalKind};
+use pgward_wire::PgError;
+
+use super::route::Asked;
+use super::{Opening, Session, Tx, errors};
+
+/// The setting that names the class of the session's statements.
+const PRIORITY: &str = "pgward.priority";
+
+/// The answer to a local statement.
+pub(super) struct Local {
+    pub(super) notice: Option<PgError>,
+    /// A column's name and its value.
+    pub(super) row: Option<(&'static str, String)>,
+    pub(super) tag: &'static str,
+}
+
+impl Local {
+    fn tag(tag: &'static str) -> Self {
+        Self { notice: None, row: None, tag }
+    }
+
+    fn warned(tag: &'static str, notice: PgError) -> Self {
+        Self { notice: Some(notice), row: None, tag }
+    }
+}
+
+impl Session {
+    /// Settings that only the proxy knows.
+    pub(super) fn is_proxys_own(&self, action: &Action) -> bool {
+        match action {
+            Action::Set(setting) => setting.name.starts_with("pgward."),
+            Action::Show(name) | Action::Reset(Some(name)) => name.starts_with("pgward."),
+            _ => false,
+        }
+    }
+
+    /// Whether the proxy answers this statement itself, as things stand.
+    pub(super) fn is_local(&self, action: &Action) -> bool {
+        let no_server = self.attached.as_ref().is_none_or(|attached| attached.describe_only);
+        match action {
+            Action::Begin { .. } | Action::Commit { .. } | Action::Rollback { .. } => no_server,
+            Action::Savepoint | Action::RollbackTo | Action::SetTransaction { session: false, .. } => {
+                no_server && matches!(self.tx, Tx::Opening(_))
+            }
+            Action::Discard { all: true } => matches!(self.tx, Tx::Idle) && self.pinned.is_none(),
+            Action::Deallocate(None) => self.pinned.is_none(),
+            Action::Deallocate(Some(name)) => self.pinned.is_none() || self.prepared.contains_key(name.as_bytes()),
+            action => self.is_proxys_own(action),
+        }
+    }
+
+    /// Whether statements of this sort can run at all, as things stand.
+    pub(super) fn check_runnable(&self, action: &Action) -> Result<(), PgError> {
+        match (&self.tx, action) {
+            (Tx::Opening(opening), _) if opening.failed => Err(errors::transaction_failed()),
+            (_, Action::Execute(name)) if self.pinned.is_none() => Err(errors::no_prepared_statement(name)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Runs a local statement.
+    pub(super) fn run_local(&mut self, action: &Action, analysed: &Analysed, sql: &[u8]) -> Result<Local, PgError> {
+        match action {
+            Action::Begin { .. } | Action::Commit { .. } | Action::Rollback { .. } | Action::RollbackTo => {}
+            _ => self.check_runnable(action)?,
+        }
+        match action {
+            Action::Begin { read_only } => Ok(self.begin(*read_only, sql)),
+            Action::Commit { chain } => Ok(self.end("COMMIT", *chain)),
+            Action::Rollback { chain } => Ok(self.end("ROLLBACK", *chain)),
+            Action::Savepoint => Ok(self.opening_step("SAVEPOINT", sql, false)),
+            Action::RollbackTo => Ok(self.opening_step("ROLLBACK", sql, false)),
+            Action::SetTransaction { read_only, .. } => Ok(self.opening_step("SET", sql, *read_only)),
+            Action::Discard { .. } => Ok(self.discard_all()),
+            Action::Deallocate(name) => self.deallocate(name.as_deref()),
+            Action::Set(setting) => {
+                let values = self.state.analyser.setting(analysed, setting, sql);
+                self.set_own(&setting.name, values.first().map(String::as_str))
+            }
+            Action::Reset(Some(name)) => {
+                let reset = self.set_own(name, None)?;
+                Ok(Local { tag: "RESET", ..reset })
+            }
+            Action::Show(name) => self.show_own(name),
+            _ => Err(errors::internal("a statement that needs a server was taken for a local one")),
+        }
+    }
+
+    fn begin(&mut self, read_only: bool, sql: &[u8]) -> Local {
+        match &self.tx {
+            Tx::Idle => {
+                self.tx = Tx::Opening(Opening { texts: statement(sql), read_only, failed: false });
+                Local::tag("BEGIN")
+            }
+            _ => Local::warned("BEGIN", errors::warning("25001", "there is already a transaction in progress")),
+        }
+    }
+
+    fn end(&mut self, tag: &'static str, chain: bool) -> Local {
+        match std::mem::replace(&mut self.tx, Tx::Idle) {
+            Tx::Opening(opening) => {
+                if chain {
+                    self.tx =
+                        Tx::Opening(Opening { texts: b"BEGIN;".to_vec(), read_only: opening.read_only, failed: false });
+                }
+                Local::tag(if opening.failed { "ROLLBACK" } else { tag })
+            }
+            _ => Local::warned(tag, errors::warning("25P01", "there is no transaction in progress")),
+        }
+    }
+
+    /// A step inside a transaction that no server has heard of: told to the server when there is one.
+    fn opening_step(&mut self, tag: &'static str, sql: &[u8], read_only: bool) -> Local {
+        if let Tx::Opening(opening) = &mut self.tx {
+            opening.texts.extend_from_slice(&statement(sql));
+            opening.read_only |= read_only;
+            opening.failed &= tag != "ROLLBACK";
+        }
+        Local::tag(tag)
+    }
+
+    fn discard_all(&mut self) -> Local {
+        self.prepared.clear();
+        self.unnamed = None;
+        self.settings = Arc::clone(&self.startup_settings);
+        self.asked_class = None;
+        Local::tag("DISCARD ALL")
+    }
+
+    fn deallocate(&mut self, name: Option<&str>) -> Result<Local, PgError> {
+        let Some(name) = name else {
+            self.prepared.clear();
+            return Ok(Local::tag("DEALLOCATE ALL"));
+        };
+        match self.prepared.remove(name.as_bytes()) {
+            Some(_) => Ok(Local::tag("DEALLOCATE")),
+            None => Err(errors::no_prepared_statement(name)),
+        }
+    }
+
+    fn set_own(&mut self, name: &str, value: Option<&str>) -> Result<Local, PgError> {
+        if name != PRIORITY {
+            return Err(errors::unknown_own_setting(name));
+        }
+        let class = match value {
+            None => None,
+            Some(word) => Some(Class::from_word(word).ok_or_else(|| errors::unknown_class(word))?),
+        };
+        if let Some(class) = class.filter(|class| !self.ceiling().allows(*class)) {
+            let refusal = pgward_router::Refusal::new(
+                RefusalKind::AboveCeiling,
+                format!("class {class} is above the ceiling of user \"{}\"", self.who.user),
+            )
+            .detail(format!("The user's ceiling is {}.", self.ceiling()))
+            .hint("Ask the operator for a higher ceiling in [[users]], or use the emergency listener.");
+            self.record_refusal(&refusal, &Asked::default());
+            return Err(errors::refusal(&refusal));
+        }
+        self.asked_class = class;
+        Ok(Local::tag("SET"))
+    }
+
+    fn show_own(&self, name: &str) -> Result<Local, PgError> {
+        if name != PRIORITY {
+            return Err(errors::unknown_own_setting(name));
+        }
+        Ok(Local { notice: None, row: Some((PRIORITY, self.class().as_str().to_owned())), tag: "SHOW" })
+    }
+}
+
+/// A statement's text with a semicolon behind it. A newline goes before it, in case the text ends in a comment.
+fn statement(sql: &[u8]) -> Vec<u8> {
+    let mut text = sql.to_vec();
+    text.extend_from_slice(b"\n;");
+    text
+}

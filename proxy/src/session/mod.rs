@@ -1,0 +1,466 @@
+//! A client's session: a state machine over bytes, driven from one task that owns both sockets.
+//!
+//! [`frontend`](self) frames become [`work::Op`]s ([`simple`], [`extended`], [`local`], [`copy`]); ops are said to the
+//! attached server ([`emit`]); its replies are forwarded by the queue of what is expected ([`replies`]); [`route`]
+//! decides and [`attach`] takes a server from its pool. Only [`relay`] and [`attach`] wait for anything.
+
+mod attach;
+mod copy;
+mod emit;
+mod errors;
+mod extended;
+mod finish;
+mod local;
+mod prepared;
+mod relay;
+mod replies;
+mod route;
+mod settings;
+mod simple;
+mod work;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::{Buf, Bytes, BytesMut};
+use foldhash::HashMap;
+use pgward_audit::Receipt;
+use pgward_config::{Class, Listener, PoolMode, User};
+use pgward_pools::{Lease, Node, Settings};
+use pgward_router::{Kind, Pin, Transaction};
+use pgward_wire::tag::frontend as tag;
+use pgward_wire::{PgError, TxStatus, backend, frame};
+use tokio::net::TcpStream;
+
+pub(crate) use prepared::Statements;
+pub(crate) use settings::from_startup;
+
+use crate::registry::Handle;
+use crate::state::{Shared, State};
+use copy::CopyGuard;
+use prepared::Prepared;
+use route::Pending;
+use settings::Change;
+use work::Work;
+
+/// Who came in, by which door; fixed at login.
+#[derive(Clone, Debug)]
+pub(crate) struct Who {
+    pub(crate) user: Arc<str>,
+    pub(crate) listener: Arc<str>,
+}
+
+/// A session after login.
+pub(crate) struct Session {
+    shared: Arc<Shared>,
+    /// The state in force since the last transaction began.
+    state: Arc<State>,
+    /// Positions of listener and user in `state`.
+    listener: usize,
+    user: usize,
+    who: Who,
+    audit_who: pgward_audit::Who,
+    handle: Arc<Handle>,
+    client: Client,
+    attached: Option<Attached>,
+    work: Box<Work>,
+    /// The segment is complete: nothing more is taken from the client until it is answered.
+    closed: bool,
+    tx: Tx,
+    /// Class asked for by `SET pgward.priority`.
+    asked_class: Option<Class>,
+    prepared: HashMap<Box<[u8]>, Arc<Prepared>>,
+    unnamed: Option<Arc<Prepared>>,
+    /// Portals of statements that the proxy answers itself.
+    local_portals: Vec<(Box<[u8]>, Arc<Prepared>)>,
+    /// Effects of portals that were bound and not executed yet.
+    portal_effects: Vec<(Box<[u8]>, work::Effects)>,
+    settings: Arc<Settings>,
+    startup_settings: Arc<Settings>,
+    /// A server has accepted `settings`.
+    settings_accepted: bool,
+    /// Parameter changes of the open transaction.
+    changes: Vec<TxChange>,
+    /// After an error in the extended protocol, frames are skipped until Sync.
+    skip_to_sync: bool,
+    /// The server takes COPY rows.
+    copy_in: bool,
+    /// Rows of a patient table are checked before they go on.
+    guard: Option<CopyGuard>,
+    /// Why the session keeps its server, if it does.
+    pinned: Option<&'static str>,
+    /// The decision for the statement that waits for a server.
+    pending: Option<Pending>,
+    /// The decision that the segment under way was sent by, while another node could still answer it.
+    sent: Option<Pending>,
+    /// Why the frame at hand got no server.
+    denied: Option<PgError>,
+    /// A Sync that the server ignores has been sent behind the Execute of a COPY.
+    early_sync: bool,
+    /// Which parameters hold after a ROLLBACK TO is not known: the server is not used again.
+    uncertain: bool,
+    /// The audit record on whose durability the bytes to the server wait.
+    receipt: Option<Receipt>,
+}
+
+/// The client's socket and buffers.
+struct Client {
+    stream: TcpStream,
+    /// Received and not yet consumed.
+    inbox: BytesMut,
+    /// To be written.
+    out: BytesMut,
+    /// The client has closed its side.
+    gone: bool,
+}
+
+/// The server that the session holds.
+struct Attached {
+    lease: Lease,
+    node: Arc<Node>,
+    pin: Pin,
+    kind: Kind,
+    /// Only Parse and Describe were said to it: no decision stands behind it yet.
+    describe_only: bool,
+    /// The segment may be said to another node if this one fails before it answers.
+    retry: bool,
+    /// Nodes that failed this segment.
+    failed: Vec<usize>,
+    /// When the segment was sent.
+    sent: Instant,
+    /// The response time of this segment was reported.
+    timed: bool,
+}
+
+/// The transaction as the client sees it.
+#[derive(Debug)]
+enum Tx {
+    /// None.
+    Idle,
+    /// Opened by the proxy; no server has heard of it.
+    Opening(Opening),
+    /// On the attached server.
+    Open(TxStatus),
+}
+
+/// A transaction that has no server yet.
+#[derive(Debug, Default)]
+struct Opening {
+    /// BEGIN and what else (SAVEPOINT, SET TRANSACTION) the server is told first, with semicolons.
+    texts: Vec<u8>,
+    read_only: bool,
+    /// A statement failed: only ROLLBACK helps.
+    failed: bool,
+}
+
+/// A change of parameters in the open transaction.
+#[derive(Debug)]
+enum TxChange {
+    Change(Change),
+    ResetAll,
+    Savepoint,
+}
+
+/// What a frame came to.
+enum Step {
+    /// Consumed.
+    Done,
+    /// Not consumed: a server must be attached first.
+    Attach(Need),
+    /// Not consumed: the segment under way must end first.
+    Wait,
+    /// Terminate.
+    Leave,
+}
+
+/// Why a server is needed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Need {
+    /// To run what `pending` decides.
+    Run,
+    /// To parse and describe: the origin's home shard.
+    Describe,
+}
+
+/// What to do after the frames at hand.
+enum Flow {
+    /// Read or relay.
+    Io,
+    /// Attach a server, then go on with the same frame.
+    Attach(Need),
+    /// The client says goodbye.
+    Leave,
+}
+
+/// The session cannot go on: the client is told, then disconnected.
+#[derive(Debug)]
+pub(crate) struct Fatal(pub(crate) PgError);
+
+impl Session {
+    #[allow(clippy::too_many_arguments, reason = "called once, by the login that has just gathered these")]
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        state: Arc<State>,
+        listener: usize,
+        user: usize,
+        address: SocketAddr,
+        handle: Arc<Handle>,
+        stream: TcpStream,
+        startup_settings: Arc<Settings>,
+    ) -> Self {
+        let who = Who {
+            user: Arc::clone(&state.config.users[user].name),
+            listener: Arc::clone(&state.config.listeners[listener].name),
+        };
+        let origin = state.config.listeners[listener].origin.as_str();
+        let audit_who = pgward_audit::Who::new(handle.id, &who.user, &address.to_string(), &who.listener, origin);
+        Self {
+            settings_accepted: startup_settings.values().is_empty(),
+            settings: Arc::clone(&startup_settings),
+            startup_settings,
+            shared,
+            state,
+            listener,
+            user,
+            who,
+            audit_who,
+            handle,
+            client: Client { stream, inbox: BytesMut::new(), out: BytesMut::new(), gone: false },
+            attached: None,
+            work: Work::take(),
+            closed: false,
+            tx: Tx::Idle,
+            asked_class: None,
+            prepared: HashMap::default(),
+            unnamed: None,
+            local_portals: Vec::new(),
+            portal_effects: Vec::new(),
+            changes: Vec::new(),
+            skip_to_sync: false,
+            copy_in: false,
+            guard: None,
+            pinned: None,
+            pending: None,
+            sent: None,
+            denied: None,
+            early_sync: false,
+            uncertain: false,
+            receipt: None,
+        }
+    }
+
+    /// Deals with the frames at hand, until more bytes, a server or an answer is needed.
+    fn frames(&mut self) -> Result<Flow, Fatal> {
+        let mut inbox = std::mem::take(&mut self.client.inbox);
+        let mut pos = 0;
+        let flow = loop {
+            match self.next_frame(&inbox[pos..]) {
+                Ok(Some((len, Step::Done))) => pos += len,
+                Ok(Some((_, Step::Attach(need)))) => break Ok(Flow::Attach(need)),
+                Ok(Some((_, Step::Leave))) => break Ok(Flow::Leave),
+                Ok(Some((_, Step::Wait)) | None) => break Ok(Flow::Io),
+                Err(fatal) => break Err(fatal),
+            }
+        };
+        inbox.advance(pos);
+        if inbox.is_empty() {
+            work::give_buffer(inbox);
+        } else {
+            self.client.inbox = inbox;
+        }
+        flow
+    }
+
+    /// Deals with the next whole frame, if there is one; its length, and what it came to.
+    fn next_frame(&mut self, bytes: &[u8]) -> Result<Option<(usize, Step)>, Fatal> {
+        let Some(header) = frame::header(bytes)? else { return Ok(None) };
+        let limit = self.state.config.proxy.max_message_bytes;
+        if header.len > limit {
+            return Err(Fatal(errors::message_too_large(header.len, limit)));
+        }
+        if bytes.len() < header.len {
+            return Ok(None);
+        }
+        if self.closed && !self.takes_now(header.tag) {
+            return Ok(Some((header.len, Step::Wait)));
+        }
+        let frame = &bytes[..header.len];
+        let step = self.frame(header.tag, frame, &frame[5..])?;
+        Ok(Some((header.len, step)))
+    }
+
+    /// COPY data and its end are taken while the COPY itself is unanswered.
+    fn takes_now(&self, tag: u8) -> bool {
+        (self.copy_in || self.early_sync || self.guard.is_some())
+            && matches!(tag, tag::COPY_DATA | tag::COPY_DONE | tag::COPY_FAIL | tag::SYNC | tag::FLUSH)
+    }
+
+    fn frame(&mut self, tag: u8, frame: &[u8], body: &[u8]) -> Result<Step, Fatal> {
+        if self.skip_to_sync && tag != tag::SYNC && tag != tag::TERMINATE {
+            return Ok(Step::Done);
+        }
+        self.begin_segment()?;
+        match tag {
+            tag::QUERY => self.query(body),
+            tag::PARSE => self.parse(body),
+            tag::BIND => self.bind(frame, body),
+            tag::DESCRIBE => self.describe(frame, body),
+            tag::EXECUTE => self.execute(frame, body),
+            tag::CLOSE => self.close(frame, body),
+            tag::FLUSH => self.flush(),
+            tag::SYNC => self.sync(),
+            tag::COPY_DATA => self.copy_data(frame, body),
+            tag::COPY_DONE => self.copy_done(frame),
+            tag::COPY_FAIL => self.copy_fail(frame),
+            tag::TERMINATE => Ok(Step::Leave),
+            tag::FUNCTION_CALL => Err(Fatal(errors::function_call())),
+            other => Err(Fatal(errors::unknown_message(other))),
+        }
+    }
+
+    /// A new segment outside of a transaction takes the state that is in force now.
+    fn begin_segment(&mut self) -> Result<(), Fatal> {
+        if self.attached.is_some() || !matches!(self.tx, Tx::Idle) || !self.work.ops.is_empty() || self.guard.is_some()
+        {
+            return Ok(());
+        }
+        let current = self.shared.state.load();
+        if Arc::ptr_eq(&current, &self.state) {
+            return Ok(());
+        }
+        let state = Arc::clone(&current);
+        let listener = state.config.listeners.iter().position(|listener| listener.name == self.who.listener);
+        let user = state.config.users.iter().position(|user| user.name == self.who.user);
+        let (Some(listener), Some(user)) = (listener, user) else {
+            return Err(Fatal(errors::no_longer_allowed(&self.who.user, &self.who.listener)));
+        };
+        (self.listener, self.user, self.state) = (listener, user, state);
+        // A ceiling that was lowered lowers what was asked for under the old one.
+        if self.asked_class.is_some_and(|class| !self.ceiling().allows(class)) {
+            self.asked_class = None;
+        }
+        Ok(())
+    }
+
+    fn user(&self) -> &User {
+        &self.state.config.users[self.user]
+    }
+
+    fn listener(&self) -> &Listener {
+        &self.state.config.listeners[self.listener]
+    }
+
+    /// The class in force: the listener's, else what the session asked for, else the user's.
+    fn class(&self) -> Class {
+        self.listener().class.or(self.asked_class).unwrap_or(self.user().class)
+    }
+
+    /// The highest class that the session may ask for.
+    fn ceiling(&self) -> Class {
+        self.user().ceiling
+    }
+
+    fn pool_mode(&self) -> PoolMode {
+        self.listener().pool_mode.unwrap_or(self.user().pool_mode)
+    }
+
+    /// The transaction as a decision sees it.
+    fn transaction(&self) -> Transaction {
+        match (&self.attached, &self.tx) {
+            (Some(attached), _) if !attached.describe_only => Transaction::Pinned(attached.pin),
+            (_, Tx::Opening(opening)) => Transaction::Opening { read_only: opening.read_only },
+            _ => Transaction::None,
+        }
+    }
+
+    /// The status that the client sees in ReadyForQuery.
+    fn status(&self) -> TxStatus {
+        match &self.tx {
+            Tx::Idle => TxStatus::Idle,
+            Tx::Opening(opening) if opening.failed => TxStatus::Failed,
+            Tx::Opening(_) => TxStatus::InTransaction,
+            Tx::Open(status) => *status,
+        }
+    }
+
+    /// Keeps a decision while its segment can still be said to another node.
+    fn keep_for_retry(&mut self, pending: Pending) {
+        // A second statement in the segment was decided for the same node; where the first goes, it goes.
+        if self.sent.is_none() && self.attached.as_ref().is_some_and(|attached| attached.retry) && pending.repeatable {
+            self.sent = Some(pending);
+        }
+    }
+
+    /// Says the ops at hand to the attached server, if there is one.
+    fn emit(&mut self) {
+        if let Some(attached) = &mut self.attached {
+            let hold = if attached.retry { emit::Hold::UntilAnswered } else { emit::Hold::No };
+            emit::emit(&mut self.work, &mut attached.lease.memory, &mut self.client.out, hold);
+            if !attached.retry {
+                // What can be said to no other server need not be kept.
+                self.work.forget_emitted();
+            }
+        }
+    }
+
+    /// A reply of the proxy's own, in its turn.
+    fn reply(&mut self, bytes: impl Into<Bytes>) {
+        let bytes = bytes.into();
+        if self.attached.is_some() {
+            self.work.ops.push(work::Op::Fake(bytes));
+            self.emit();
+        } else if self.work.ops.is_empty() {
+            self.client.out.extend_from_slice(&bytes);
+        } else {
+            self.work.ops.push(work::Op::Fake(bytes));
+        }
+    }
+
+    /// ReadyForQuery of the proxy's own.
+    fn reply_ready(&mut self) {
+        let mut bytes = BytesMut::with_capacity(6);
+        backend::put_ready_for_query(&mut bytes, self.status());
+        self.reply(bytes);
+    }
+
+    /// Refuses the statement at hand: told to the client in its turn, with the transaction failed as on a server.
+    fn refuse(&mut self, error: &PgError, simple: bool) {
+        let mut bytes = BytesMut::with_capacity(256);
+        backend::put_error(&mut bytes, error);
+        if self.attached.is_some() {
+            self.work.ops.push(work::Op::Refuse { error: bytes.freeze(), simple });
+            self.emit();
+            self.closed |= simple;
+        } else {
+            self.acknowledge_deferred();
+            self.client.out.extend_from_slice(&bytes);
+            if let Tx::Opening(opening) = &mut self.tx {
+                opening.failed = true;
+            }
+            if simple {
+                self.reply_ready();
+            }
+        }
+        self.skip_to_sync |= !simple;
+    }
+
+    /// Parses that wait for a server when their segment fails before it has one: they stay with the client, and are
+    /// said to a server when they are bound.
+    fn acknowledge_deferred(&mut self) {
+        for op in self.work.ops.drain(..) {
+            match op {
+                work::Op::Parse { .. } => self.client.out.extend_from_slice(backend::PARSE_COMPLETE),
+                work::Op::Fake(bytes) => self.client.out.extend_from_slice(&bytes),
+                _ => {}
+            }
+        }
+        self.work.clear_segment();
+    }
+}
+
+impl From<pgward_wire::ProtocolError> for Fatal {
+    fn from(error: pgward_wire::ProtocolError) -> Self {
+        Self(error.into())
+    }
+}

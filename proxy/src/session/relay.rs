@@ -1,0 +1,452 @@
+//! The session's one loop, and the one future that polls both sockets.
+//!
+//! A round trip costs four socket calls: one read and one write in each direction. Reads go into a scratch of the
+//! thread that is larger than most messages and borrowed only inside the poll, so that an idle client holds no buffer;
+//! what must go together is written together.
+
+use std::cell::RefCell;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Buf;
+use pgward_router::Kind;
+use pgward_wire::{PgError, backend};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::replies::{Heard, hear};
+use super::work::{give_buffer, take_buffer};
+use super::{Attached, Client, Fatal, Flow, Opening, Session, Tx, errors};
+use crate::registry::Kill;
+
+/// Bytes read at once.
+const SCRATCH: usize = 64 * 1024;
+/// A client's bytes that are held while its segment is under way; more stay in the socket.
+const INBOX_WHILE_BUSY: usize = 64 * 1024;
+/// Bytes for the server that may wait before the client is no longer read.
+const TO_SERVER_MAX: usize = 256 * 1024;
+
+thread_local! {
+    static READ: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH].into_boxed_slice());
+}
+
+/// Why a session ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// Terminate.
+    Terminated,
+    /// The client closed its side or cannot be written to.
+    Vanished,
+    /// The proxy ended it.
+    ByProxy,
+}
+
+/// Why the poll came back.
+enum Wake {
+    /// There are frames to look at.
+    Frames,
+    /// The segment is answered.
+    Answered,
+    /// The server is gone, with the reason.
+    ServerGone(String),
+    /// The record of a decision is not durable.
+    NotRecorded(PgError),
+    /// The client is gone.
+    ClientGone,
+    /// The session is to end.
+    Kill(Kill),
+}
+
+impl Session {
+    /// Serves the client until it leaves.
+    pub(crate) async fn run(mut self) -> Ended {
+        std::future::poll_fn(|cx| {
+            self.handle.register(cx.waker());
+            Poll::Ready(())
+        })
+        .await;
+        let ended = match self.serve().await {
+            Ok(ended) => ended,
+            Err(Fatal(error)) => {
+                self.say_goodbye(error).await;
+                Ended::ByProxy
+            }
+        };
+        self.leave().await;
+        ended
+    }
+
+    async fn serve(&mut self) -> Result<Ended, Fatal> {
+        loop {
+            match self.frames()? {
+                Flow::Attach(need) => {
+                    self.attach(need).await;
+                    continue;
+                }
+                Flow::Leave => return Ok(Ended::Terminated),
+                Flow::Io => {}
+            }
+            match std::future::poll_fn(|cx| self.poll_io(cx)).await {
+                Wake::Frames => {}
+                Wake::Answered => self.finish_segment(),
+                Wake::ServerGone(why) => self.server_gone(&why).await?,
+                Wake::NotRecorded(error) => self.fail_segment(&error),
+                Wake::ClientGone => {
+                    self.finish_for_nobody().await;
+                    return Ok(Ended::Vanished);
+                }
+                Wake::Kill(kill) => return Err(Fatal(errors::killed(kill))),
+            }
+        }
+    }
+
+    fn poll_io(&mut self, cx: &mut Context<'_>) -> Poll<Wake> {
+        if let Some(kill) = self.handle.killed() {
+            if kill.is_immediate() || (self.attached.is_none() && matches!(self.tx, Tx::Idle) && !self.closed) {
+                return Poll::Ready(Wake::Kill(kill));
+            }
+        }
+        loop {
+            let mut progress = false;
+            match self.write_client(cx) {
+                Poll::Ready(Ok(wrote)) => progress |= wrote,
+                Poll::Ready(Err(_)) => return Poll::Ready(Wake::ClientGone),
+                Poll::Pending => {}
+            }
+            if self.attached.is_some() {
+                match self.poll_server(cx) {
+                    Poll::Ready(Some(wake)) => return Poll::Ready(wake),
+                    Poll::Ready(None) => progress = true,
+                    Poll::Pending => {}
+                }
+            }
+            match self.read_client(cx) {
+                Poll::Ready(Some(wake)) => return Poll::Ready(wake),
+                Poll::Ready(None) => progress = true,
+                Poll::Pending => {}
+            }
+            if !progress {
+                return self.park(cx);
+            }
+        }
+    }
+
+    /// Nothing more can be done now; the server's kill switch must be able to wake the task too.
+    fn park(&mut self, cx: &mut Context<'_>) -> Poll<Wake> {
+        match self.attached.as_mut().is_some_and(|attached| attached.lease.poll_killed(cx)) {
+            true => Poll::Ready(Wake::ServerGone("the node was declared down or removed".to_owned())),
+            false => Poll::Pending,
+        }
+    }
+
+    /// Writes what waits for the client: true if something went.
+    fn write_client(&mut self, cx: &mut Context<'_>) -> Poll<std::io::Result<bool>> {
+        let Client { stream, out, .. } = &mut self.client;
+        let mut wrote = false;
+        while !out.is_empty() {
+            let n = match Pin::new(&mut *stream).poll_write(cx, out) {
+                Poll::Ready(n) => n?,
+                Poll::Pending if wrote => return Poll::Ready(Ok(true)),
+                Poll::Pending => return Poll::Pending,
+            };
+            out.advance(n);
+            wrote = true;
+        }
+        if wrote {
+            give_buffer(std::mem::take(out));
+        }
+        Poll::Ready(Ok(wrote))
+    }
+
+    /// Writes to the server what waits for it, and hears what it says. `Ready(None)`: there was progress.
+    fn poll_server(&mut self, cx: &mut Context<'_>) -> Poll<Option<Wake>> {
+        let mut progress = false;
+        if let Some(receipt) = &mut self.receipt {
+            let durable = ready!(Pin::new(receipt).poll(cx));
+            self.receipt = None;
+            if let Err(error) = durable {
+                return Poll::Ready(Some(Wake::NotRecorded(errors::audit(&error))));
+            }
+        }
+        let Some(attached) = &mut self.attached else { return Poll::Pending };
+        while !self.work.to_server.is_empty() {
+            match Pin::new(&mut attached.lease.stream).poll_write(cx, &self.work.to_server) {
+                Poll::Ready(Ok(n)) => self.work.to_server.advance(n),
+                // What the server said before it closed explains more than the failed write.
+                Poll::Ready(Err(_)) => self.work.to_server.clear(),
+                Poll::Pending => break,
+            }
+            progress = true;
+        }
+        if self.client.out.is_empty() {
+            match self.read_server(cx) {
+                Poll::Ready(Some(wake)) => return Poll::Ready(Some(wake)),
+                Poll::Ready(None) => progress = true,
+                Poll::Pending => {}
+            }
+        }
+        if progress { Poll::Ready(None) } else { Poll::Pending }
+    }
+
+    fn read_server(&mut self, cx: &mut Context<'_>) -> Poll<Option<Wake>> {
+        READ.with_borrow_mut(|scratch| {
+            let Some(attached) = &mut self.attached else { return Poll::Pending };
+            let mut buf = ReadBuf::new(scratch);
+            match ready!(Pin::new(&mut attached.lease.stream).poll_read(cx, &mut buf)) {
+                Ok(()) if buf.filled().is_empty() => {
+                    Poll::Ready(Some(Wake::ServerGone("it closed the connection".to_owned())))
+                }
+                Ok(()) => Poll::Ready(self.hear(cx, buf.filled())),
+                Err(error) => Poll::Ready(Some(Wake::ServerGone(error.to_string()))),
+            }
+        })
+    }
+
+    /// Takes in a chunk of the server's bytes.
+    fn hear(&mut self, cx: &mut Context<'_>, chunk: &[u8]) -> Option<Wake> {
+        let Some(attached) = &mut self.attached else { return None };
+        if !attached.timed {
+            attached.timed = true;
+            attached.node.report_response(attached.sent.elapsed());
+        }
+        let mut heard = Heard::default();
+        // An incomplete message of before is completed first.
+        let mut kept = std::mem::take(&mut self.work.from_server);
+        let whole: &[u8] = if kept.is_empty() {
+            chunk
+        } else {
+            kept.extend_from_slice(chunk);
+            &kept
+        };
+        let memory = &mut attached.lease.memory;
+        let consumed = match hear(&mut self.work, memory, whole, &mut self.client.out, &mut heard) {
+            Ok(consumed) => consumed,
+            Err(error) => return Some(Wake::ServerGone(error.to_string())),
+        };
+        let written = self.write_run(cx, &whole[consumed.run.clone()]);
+        if consumed.upto < whole.len() {
+            self.work.from_server.extend_from_slice(&whole[consumed.upto..]);
+        }
+        if self.work.answered {
+            attached_mut(&mut self.attached).retry = false;
+            self.sent = None;
+            if !self.work.ops.is_empty() && self.work.emitted == self.work.ops.len() {
+                self.work.forget_emitted();
+            }
+        }
+        let frames = heard.copy_in == Some(true) || heard.skip_to_sync;
+        let failure = heard.silent_failure.take();
+        self.apply(heard);
+        if written.is_err() {
+            return Some(Wake::ClientGone);
+        }
+        if let Some(failure) = failure {
+            return Some(Wake::ServerGone(failure));
+        }
+        if self.closed && self.work.expects.is_empty() && self.work.passing == 0 && self.work.to_server.is_empty() {
+            return Some(Wake::Answered);
+        }
+        ((frames || !self.closed) && !self.client.inbox.is_empty()).then_some(Wake::Frames)
+    }
+
+    /// Writes the last run of a chunk straight to the client; what the socket does not take now is copied.
+    fn write_run(&mut self, cx: &mut Context<'_>, run: &[u8]) -> std::io::Result<()> {
+        let Client { stream, out, gone, .. } = &mut self.client;
+        if *gone {
+            out.clear();
+            return Ok(());
+        }
+        let mut rest = run;
+        if !out.is_empty() {
+            out.extend_from_slice(run);
+            rest = &[];
+            while !out.is_empty() {
+                match Pin::new(&mut *stream).poll_write(cx, out) {
+                    Poll::Ready(n) => out.advance(n?),
+                    Poll::Pending => return Ok(()),
+                }
+            }
+            give_buffer(std::mem::take(out));
+        }
+        while !rest.is_empty() {
+            match Pin::new(&mut *stream).poll_write(cx, rest) {
+                Poll::Ready(n) => rest = &rest[n?..],
+                Poll::Pending => {
+                    *out = take_buffer();
+                    out.extend_from_slice(rest);
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads from the client, unless what it sent before is still to be worked off.
+    fn read_client(&mut self, cx: &mut Context<'_>) -> Poll<Option<Wake>> {
+        let busy = self.closed && !self.copy_in && self.guard.is_none();
+        if (busy && self.client.inbox.len() >= INBOX_WHILE_BUSY) || self.work.to_server.len() >= TO_SERVER_MAX {
+            return Poll::Pending;
+        }
+        READ.with_borrow_mut(|scratch| {
+            let mut buf = ReadBuf::new(scratch);
+            match ready!(Pin::new(&mut self.client.stream).poll_read(cx, &mut buf)) {
+                Ok(()) if buf.filled().is_empty() => Poll::Ready(Some(Wake::ClientGone)),
+                Err(_) => Poll::Ready(Some(Wake::ClientGone)),
+                Ok(()) => {
+                    if self.client.inbox.capacity() == 0 {
+                        self.client.inbox = take_buffer();
+                    }
+                    self.client.inbox.extend_from_slice(buf.filled());
+                    self.handle.set_idle_in_transaction(None);
+                    Poll::Ready((!busy).then_some(Wake::Frames))
+                }
+            }
+        })
+    }
+
+    /// The attached server is of no use any more: the segment goes to another node, or the client is told.
+    async fn server_gone(&mut self, why: &str) -> Result<(), Fatal> {
+        let Some(attached) = self.attached.take() else { return Ok(()) };
+        let Attached { lease, node, pin, kind, retry, mut failed, .. } = attached;
+        self.handle.detach();
+        drop(lease);
+        node.report_failure(pgward_pools::Failure::Lost);
+        self.receipt = None;
+        if self.work.passing > 0 {
+            // Part of a message went out: no error can be put behind it.
+            return Err(Fatal(errors::server_gone(node.id.as_str(), why, false)));
+        }
+        if retry && !self.work.answered && !failed.contains(&pin.node) {
+            failed.push(pin.node);
+            if self.go_elsewhere(failed).await.is_ok() {
+                return Ok(());
+            }
+        }
+        let was_idle = self.work.expects.is_empty();
+        let unknown = !was_idle && !matches!(kind, Kind::Read | Kind::Analytics);
+        self.lose_server(&errors::server_gone(node.id.as_str(), why, unknown), was_idle);
+        Ok(())
+    }
+
+    /// Says the segment to another node. Nothing of its answer has reached the client.
+    async fn go_elsewhere(&mut self, failed: Vec<usize>) -> Result<(), PgError> {
+        let need = if self.sent.is_some() { super::Need::Run } else { super::Need::Describe };
+        self.pending = self.sent.take();
+        if let Some(mut pending) = self.pending.take() {
+            let again = self.decide_again(&mut pending, &failed);
+            self.pending = Some(pending);
+            again?;
+        }
+        self.try_attach(need, failed).await?;
+        if let Some(mut pending) = self.pending.take() {
+            self.record(&mut pending)?;
+            self.sent = Some(pending);
+        }
+        self.emit();
+        Ok(())
+    }
+
+    /// Tells the client that its server is lost. An open transaction is lost with it: only ROLLBACK helps.
+    fn lose_server(&mut self, error: &PgError, was_idle: bool) {
+        let simple = self.segment_is_simple();
+        let in_transaction = matches!(self.tx, Tx::Open(_));
+        let closed = self.closed;
+        self.drop_server();
+        self.pinned = None;
+        self.guard = None;
+        self.tx = if in_transaction {
+            Tx::Opening(Opening { texts: Vec::new(), read_only: false, failed: true })
+        } else {
+            Tx::Idle
+        };
+        if was_idle && in_transaction && !closed {
+            // The next statement is told that the transaction has failed.
+            return;
+        }
+        backend::put_error(&mut self.client.out, error);
+        if simple || closed {
+            let status = self.status();
+            backend::put_ready_for_query(&mut self.client.out, status);
+        } else {
+            self.skip_to_sync = true;
+        }
+    }
+
+    /// A record could not be made durable: nothing was sent, and nothing will be.
+    fn fail_segment(&mut self, error: &PgError) {
+        self.lose_server(error, false);
+    }
+
+    fn segment_is_simple(&self) -> bool {
+        use super::work::Expect;
+        let query = |expect: &Expect| {
+            matches!(expect, Expect::Query { .. } | Expect::RefusedQuery { .. } | Expect::CopyRows { simple: true, .. })
+        };
+        self.work.expects.iter().any(query)
+    }
+
+    /// The client vanished. A statement that was sent whole is let finish, as PostgreSQL would, unless it only reads;
+    /// everything else goes down with the server connection.
+    async fn finish_for_nobody(&mut self) {
+        self.client.gone = true;
+        self.client.out.clear();
+        let Some(attached) = &self.attached else { return };
+        let reads = matches!(attached.kind, Kind::Read | Kind::Analytics);
+        if !self.closed || self.copy_in || self.guard.is_some() {
+            return self.drop_server();
+        }
+        if reads {
+            let target = attached.lease.cancel_target();
+            self.drop_server();
+            // Best effort: the server also notices when it writes to the closed connection.
+            let _ = target.send().await;
+            return;
+        }
+        while let Wake::Frames = std::future::poll_fn(|cx| self.poll_orphan(cx)).await {}
+    }
+
+    /// Lets a vanished client's statement finish: `Frames` while there is more to hear.
+    fn poll_orphan(&mut self, cx: &mut Context<'_>) -> Poll<Wake> {
+        if self.handle.killed().is_some_and(Kill::is_immediate) {
+            self.drop_server();
+            return Poll::Ready(Wake::ClientGone);
+        }
+        match self.poll_server(cx) {
+            Poll::Ready(Some(Wake::Answered)) => {
+                self.finish_segment();
+                Poll::Ready(Wake::Answered)
+            }
+            Poll::Ready(None | Some(Wake::Frames)) => {
+                self.client.out.clear();
+                Poll::Ready(Wake::Frames)
+            }
+            Poll::Ready(Some(_)) => {
+                self.drop_server();
+                Poll::Ready(Wake::ClientGone)
+            }
+            Poll::Pending => self.park(cx).map(|_| {
+                self.drop_server();
+                Wake::ClientGone
+            }),
+        }
+    }
+
+    /// Tells the client why it is disconnected; what waits for it is sent first if it can be.
+    async fn say_goodbye(&mut self, error: PgError) {
+        self.drop_server();
+        backend::put_error(&mut self.client.out, &error.fatal());
+        let write = std::future::poll_fn(|cx| match self.write_client(cx) {
+            Poll::Ready(Ok(true)) if !self.client.out.is_empty() => {
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+            other => other,
+        });
+        // A client that does not read is not waited for.
+        let _ = tokio::time::timeout(std::time::Duration::from_secs(1), write).await;
+    }
+}
+
+fn attached_mut(attached: &mut Option<Attached>) -> &mut Attached {
+    attached.as_mut().expect("the server whose bytes are being heard is attached")
+}

@@ -1,0 +1,356 @@
+//! What the server answers: forwarded as raw bytes, swallowed, or replaced, by the queue of replies to come.
+//!
+//! Only headers are looked at; rows are neither decoded nor copied. Messages that change the session (ReadyForQuery,
+//! ErrorResponse, CommandComplete, ParameterStatus) are read when whole; all others may be cut anywhere.
+
+use bytes::{Bytes, BytesMut};
+use pgward_pools::ServerMemory;
+use pgward_wire::tag::backend as tag;
+use pgward_wire::{ProtocolError, TxStatus, backend, frame};
+
+use super::work::{Effect, Effects, Expect, Work};
+
+/// A message of these that is larger is no PostgreSQL's; they are held whole.
+const MAX_CONTROL_BYTES: usize = 16 * 1024 * 1024;
+
+/// What the replies changed, for the session to take over.
+#[derive(Debug, Default)]
+pub(crate) struct Heard {
+    /// Status of the last ReadyForQuery that ended a segment or a silent step.
+    pub(crate) status: Option<TxStatus>,
+    /// Effects of statements that succeeded, in order; `Failed` where one failed.
+    pub(crate) events: Vec<Event>,
+    /// Names whose Parse failed or was skipped, with the statement's id.
+    pub(crate) unparsed: Vec<(Box<[u8]>, u64)>,
+    /// An error was forwarded outside of a Query: the client's frames are skipped until its Sync.
+    pub(crate) skip_to_sync: bool,
+    /// The server's COPY … FROM STDIN has begun (true) or ended (false).
+    pub(crate) copy_in: Option<bool>,
+    /// A Sync that was sent behind the Execute of a COPY … FROM STDIN: the server ignores it.
+    pub(crate) early_sync: bool,
+    /// A step that the proxy sent ahead (settings, BEGIN) failed.
+    pub(crate) silent_failure: Option<String>,
+    /// SQLSTATE of the last error that the server reported.
+    pub(crate) sqlstate: Option<[u8; 5]>,
+}
+
+/// Something that a session's parameters depend on.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Event {
+    /// A statement succeeded with this effect.
+    Done(Effect),
+    /// COMMIT succeeded.
+    Commit,
+    /// The transaction was rolled back.
+    Rollback,
+    /// A statement failed.
+    Failed,
+}
+
+/// How far a chunk was consumed and which of its bytes are still to be forwarded.
+#[derive(Debug)]
+pub(crate) struct Consumed {
+    /// Bytes of the chunk that were dealt with; the rest is an incomplete message to be kept.
+    pub(crate) upto: usize,
+    /// The last run of bytes to forward, not yet copied to the client's buffer.
+    pub(crate) run: std::ops::Range<usize>,
+}
+
+/// Goes through a chunk of the server's bytes. What must be forwarded is appended to `to_client`, except the last
+/// contiguous run, which the caller may write straight from the chunk.
+///
+/// # Errors
+/// When the server breaks the protocol: it is of no use any more.
+pub(crate) fn hear(
+    work: &mut Work,
+    memory: &mut ServerMemory,
+    chunk: &[u8],
+    to_client: &mut BytesMut,
+    heard: &mut Heard,
+) -> Result<Consumed, ProtocolError> {
+    let mut ear = Ear { work, memory, chunk, to_client, heard, run: 0, pos: 0 };
+    ear.pass_through();
+    ear.messages()?;
+    Ok(Consumed { upto: ear.pos, run: ear.run..ear.pos })
+}
+
+/// The place in a chunk, and all that a message may change.
+struct Ear<'a> {
+    work: &'a mut Work,
+    memory: &'a mut ServerMemory,
+    chunk: &'a [u8],
+    to_client: &'a mut BytesMut,
+    heard: &'a mut Heard,
+    /// Start of the bytes to forward that were not copied yet: run <= pos.
+    run: usize,
+    /// Start of the next message.
+    pos: usize,
+}
+
+/// What becomes of a message.
+enum Verdict {
+    Forward,
+    Drop,
+    /// Our own bytes stand in its place.
+    Replace(Bytes),
+}
+
+impl Ear<'_> {
+    /// The rest of a message whose header was seen in an earlier chunk.
+    fn pass_through(&mut self) {
+        if self.work.passing > 0 {
+            self.pos = self.work.passing.min(self.chunk.len());
+            self.work.passing -= self.pos;
+            if self.work.dropping {
+                self.run = self.pos;
+            }
+        }
+    }
+
+    fn messages(&mut self) -> Result<(), ProtocolError> {
+        let chunk = self.chunk;
+        if self.work.passing == 0 {
+            self.fakes();
+        }
+        while let Some(header) = frame::header(&chunk[self.pos..])? {
+            let end = self.pos + header.len;
+            let body = if end <= chunk.len() {
+                &chunk[self.pos + 5..end]
+            } else if is_control(header.tag) {
+                if header.len > MAX_CONTROL_BYTES {
+                    return Err(ProtocolError::new("a control message of the server is larger than 16 MiB"));
+                }
+                break;
+            } else {
+                &[]
+            };
+            let verdict = self.verdict(header.tag, body)?;
+            let next = end.min(chunk.len());
+            if !matches!(verdict, Verdict::Forward) {
+                self.flush_run();
+                self.run = next;
+            }
+            self.work.passing = end - next;
+            self.work.dropping = !matches!(verdict, Verdict::Forward);
+            self.pos = next;
+            match verdict {
+                Verdict::Forward => self.work.answered = true,
+                Verdict::Drop => {}
+                Verdict::Replace(bytes) => self.say(&bytes),
+            }
+            self.fakes();
+        }
+        Ok(())
+    }
+
+    /// Copies what is to be forwarded so far.
+    fn flush_run(&mut self) {
+        self.to_client.extend_from_slice(&self.chunk[self.run..self.pos]);
+        self.run = self.pos;
+    }
+
+    /// Our own reply, behind all that was forwarded.
+    fn say(&mut self, bytes: &[u8]) {
+        self.flush_run();
+        self.to_client.extend_from_slice(bytes);
+        self.work.answered = true;
+    }
+
+    /// Replies of the proxy's own whose turn has come.
+    fn fakes(&mut self) {
+        while let Some(Expect::Fake(_)) = self.work.expects.front() {
+            if let Some(Expect::Fake(bytes)) = self.work.expects.pop_front() {
+                self.say(&bytes);
+            }
+        }
+    }
+
+    /// Takes one message by what is expected. `body` is empty for messages that are not read.
+    #[inline]
+    fn verdict(&mut self, tag: u8, body: &[u8]) -> Result<Verdict, ProtocolError> {
+        match tag {
+            tag::DATA_ROW | tag::COPY_DATA => Ok(self.forward_unless_silent()),
+            tag::NOTICE_RESPONSE | tag::NOTIFICATION_RESPONSE => Ok(Verdict::Forward),
+            tag::PARAMETER_STATUS => {
+                backend::parameter_status(body)?;
+                Ok(self.forward_unless_silent())
+            }
+            tag::READY_FOR_QUERY => self.ready(backend::ready_for_query(body)?),
+            tag::ERROR_RESPONSE => self.error(body),
+            tag::COMMAND_COMPLETE => Ok(self.complete(backend::command_tag(body)?)),
+            tag::EMPTY_QUERY_RESPONSE => Ok(self.complete(b"")),
+            tag::PORTAL_SUSPENDED => Ok(self.pop_if(|expect| matches!(expect, Expect::Execute { .. }))),
+            tag::PARSE_COMPLETE => Ok(self.pop_if(|e| matches!(e, Expect::Parse { .. } | Expect::SilentParse { .. }))),
+            tag::BIND_COMPLETE => Ok(self.pop_if(|expect| matches!(expect, Expect::Bind))),
+            tag::CLOSE_COMPLETE => Ok(self.pop_if(|expect| matches!(expect, Expect::Close | Expect::SilentClose))),
+            tag::ROW_DESCRIPTION | tag::NO_DATA => Ok(match self.work.expects.front() {
+                Some(Expect::Describe) => self.pop_if(|_| true),
+                _ => self.forward_unless_silent(),
+            }),
+            tag::COPY_IN_RESPONSE => Ok(self.copy_in()),
+            tag::COPY_OUT_RESPONSE | tag::COPY_DONE | tag::PARAMETER_DESCRIPTION => Ok(self.forward_unless_silent()),
+            other => Err(ProtocolError::new(format!("the server sent a message of type {:?}", char::from(other)))),
+        }
+    }
+
+    fn forward_unless_silent(&self) -> Verdict {
+        match self.work.expects.front() {
+            Some(Expect::SilentQuery { .. } | Expect::SilentParse { .. } | Expect::SilentSync) => Verdict::Drop,
+            _ => Verdict::Forward,
+        }
+    }
+
+    /// The answer to the first in the queue, if it is of this sort; what the proxy sent ahead is swallowed.
+    fn pop_if(&mut self, sort: impl Fn(&Expect) -> bool) -> Verdict {
+        match self.work.expects.front() {
+            Some(expect) if sort(expect) => match self.work.expects.pop_front() {
+                Some(Expect::SilentParse { .. } | Expect::SilentClose) => Verdict::Drop,
+                _ => Verdict::Forward,
+            },
+            _ => self.forward_unless_silent(),
+        }
+    }
+
+    fn copy_in(&mut self) -> Verdict {
+        self.heard.copy_in = Some(true);
+        match self.work.expects.front_mut() {
+            // The client was told when it asked.
+            Some(Expect::CopyRows { .. }) => Verdict::Drop,
+            _ => {
+                self.heard.early_sync |= self.work.expects.iter().any(|expect| matches!(expect, Expect::Sync));
+                self.forward_unless_silent()
+            }
+        }
+    }
+
+    /// CommandComplete or EmptyQueryResponse.
+    fn complete(&mut self, command: &[u8]) -> Verdict {
+        let effect = match self.work.expects.front_mut() {
+            Some(Expect::Query { effects, done }) => {
+                *done += 1;
+                effect_of(effects, *done - 1)
+            }
+            Some(Expect::CopyRows { .. }) => Effect::None,
+            Some(Expect::Execute { effects }) => {
+                let effect = effect_of(effects, 0);
+                self.work.expects.pop_front();
+                effect
+            }
+            _ => return self.forward_unless_silent(),
+        };
+        match command {
+            b"COMMIT" => self.heard.events.push(Event::Commit),
+            b"ROLLBACK" if effect != Effect::RollbackTo => self.heard.events.push(Event::Rollback),
+            _ => {}
+        }
+        if command.starts_with(b"COPY ") {
+            self.heard.copy_in = Some(false);
+        }
+        if effect != Effect::None {
+            self.heard.events.push(Event::Done(effect));
+        }
+        Verdict::Forward
+    }
+
+    fn ready(&mut self, status: TxStatus) -> Result<Verdict, ProtocolError> {
+        self.heard.copy_in = Some(false);
+        let (verdict, counts) = match self.work.expects.pop_front() {
+            Some(Expect::Query { .. } | Expect::RefusedQuery { .. } | Expect::Sync) => (Verdict::Forward, true),
+            Some(Expect::CopyRows { simple: true, .. }) => (Verdict::Forward, true),
+            Some(Expect::CopyRows { simple: false, .. }) => (Verdict::Drop, true),
+            Some(Expect::SilentQuery { opens }) => (Verdict::Drop, opens),
+            Some(Expect::SilentSync) => (Verdict::Drop, false),
+            _ => return Err(ProtocolError::new("the server sent ReadyForQuery out of turn")),
+        };
+        if counts {
+            self.heard.status = Some(status);
+        }
+        Ok(verdict)
+    }
+
+    fn error(&mut self, body: &[u8]) -> Result<Verdict, ProtocolError> {
+        let fields = backend::error_fields(body)?;
+        self.heard.sqlstate = fields.sqlstate.try_into().ok();
+        self.heard.copy_in = Some(false);
+        match self.work.expects.front_mut() {
+            Some(Expect::Query { .. }) => {
+                self.heard.events.push(Event::Failed);
+                Ok(Verdict::Forward)
+            }
+            Some(Expect::RefusedQuery { error }) => {
+                self.heard.events.push(Event::Failed);
+                Ok(error.take().map_or(Verdict::Drop, Verdict::Replace))
+            }
+            Some(Expect::CopyRows { simple, error }) => {
+                self.heard.events.push(Event::Failed);
+                self.heard.skip_to_sync |= !*simple;
+                Ok(error.take().map_or(Verdict::Forward, Verdict::Replace))
+            }
+            Some(Expect::SilentQuery { .. }) => {
+                self.heard.silent_failure = Some(String::from_utf8_lossy(fields.message).into_owned());
+                Ok(Verdict::Drop)
+            }
+            // Nothing asked: the server says goodbye (57P01) before it closes.
+            None => Ok(Verdict::Drop),
+            Some(_) => {
+                self.heard.events.push(Event::Failed);
+                Ok(self.fail_until_sync())
+            }
+        }
+    }
+
+    /// An error in the extended protocol: the server skips everything up to Sync, and so do the replies to come.
+    fn fail_until_sync(&mut self) -> Verdict {
+        let mut verdict = Verdict::Forward;
+        let mut first = true;
+        loop {
+            match self.work.expects.front() {
+                None => {
+                    self.heard.skip_to_sync = true;
+                    return verdict;
+                }
+                Some(Expect::Sync | Expect::SilentSync) => return verdict,
+                Some(_) => {}
+            }
+            match self.work.expects.pop_front() {
+                Some(Expect::Refused { error }) if first => verdict = Verdict::Replace(error),
+                Some(Expect::SilentParse { id }) => self.unprepare(id),
+                Some(Expect::Parse { id, name }) => {
+                    self.unprepare(id);
+                    self.heard.unparsed.extend(name.map(|name| (name, id)));
+                }
+                _ => {}
+            }
+            first = false;
+        }
+    }
+
+    fn unprepare(&mut self, id: u64) {
+        self.memory.forget(id);
+        if self.memory.unnamed == Some(id) {
+            self.memory.unnamed = None;
+        }
+    }
+}
+
+fn effect_of(effects: &Effects, n: usize) -> Effect {
+    effects.as_ref().and_then(|effects| effects.get(n)).cloned().unwrap_or(Effect::None)
+}
+
+/// Messages that are read whole, and those that are too short to be worth passing in parts.
+fn is_control(t: u8) -> bool {
+    matches!(
+        t,
+        tag::READY_FOR_QUERY
+            | tag::ERROR_RESPONSE
+            | tag::COMMAND_COMPLETE
+            | tag::PARAMETER_STATUS
+            | tag::PARSE_COMPLETE
+            | tag::BIND_COMPLETE
+            | tag::CLOSE_COMPLETE
+            | tag::EMPTY_QUERY_RESPONSE
+            | tag::PORTAL_SUSPENDED
+            | tag::NO_DATA
+            | tag::COPY_IN_RESPONSE
+    )
+}

@@ -1,0 +1,327 @@
+//! From analysed text to decisions, and from decisions to the audit log.
+//!
+//! A decision is recorded when its server is at hand and before a byte of the statement is written to it. Transaction
+//! control and the session's own settings decide nothing and leave no record.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use pgward_audit::{Candidate, Outcome, Place, Receipt, Record};
+use pgward_config::{Class, NodeRole, PoolMode, Workload};
+use pgward_pools::NodeState;
+use pgward_router::decide::Ask;
+use pgward_router::{
+    Action, Analysed, Decision, Evidence, Facts, Kind, Located, NodeView, Params, Refusal, Transaction, Views, Whence,
+};
+use pgward_wire::PgError;
+use smallvec::SmallVec;
+
+use super::work::Effects;
+use super::{Session, errors};
+
+/// The audit's name of a patient: 32 hexadecimal digits.
+type PatientHash = [u8; 32];
+
+/// Statements that were decided and wait for their server.
+pub(super) struct Pending {
+    pub(super) decisions: SmallVec<[Decision; 1]>,
+    /// One for each decision.
+    notes: SmallVec<[Note; 1]>,
+    fingerprint: Arc<str>,
+    pub(super) effects: Effects,
+    took: Duration,
+    /// Nothing in it writes.
+    reads_only: bool,
+    /// Everything in it reads, and it is its own transaction: another node may answer it as well.
+    pub(super) repeatable: bool,
+}
+
+/// What was asked by a statement that did not go anywhere, as far as it is known.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Asked<'a> {
+    pub(super) fingerprint: &'a str,
+    pub(super) reads_only: bool,
+    pub(super) note: Option<&'a Note>,
+    pub(super) took: Duration,
+}
+
+impl Pending {
+    fn asked(&self) -> Asked<'_> {
+        Asked { fingerprint: &self.fingerprint, reads_only: self.reads_only, note: self.notes.last(), took: self.took }
+    }
+}
+
+/// What the record of a decision says of its patients.
+#[derive(Clone, Default)]
+pub(super) struct Note {
+    pub(super) patients: SmallVec<[PatientHash; 1]>,
+    pub(super) places: SmallVec<[Place; 1]>,
+}
+
+impl Session {
+    /// Decides about the statements of a text.
+    ///
+    /// # Errors
+    /// The error to tell the client; the refusal is in the audit log then.
+    pub(super) fn decide(&mut self, analysed: &Analysed, sql: &[u8], params: &dyn Params) -> Result<Pending, PgError> {
+        let started = Instant::now();
+        let effects = self.effects(analysed, sql);
+        let mut pending = Pending {
+            decisions: SmallVec::new(),
+            notes: SmallVec::new(),
+            fingerprint: Arc::clone(&analysed.shape.fingerprint),
+            effects,
+            took: Duration::ZERO,
+            reads_only: analysed.shape.statements.iter().all(|statement| statement.reads_only),
+            repeatable: false,
+        };
+        let on_server = matches!(self.transaction(), Transaction::Pinned(_));
+        if on_server && analysed.shape.statements.iter().all(|statement| is_control(&statement.action)) {
+            return Ok(pending);
+        }
+        match self.decisions(analysed, sql, params, &[], &mut pending) {
+            Ok(()) => {
+                pending.took = started.elapsed();
+                let reads = |decision: &Decision| matches!(decision.kind, Kind::Read | Kind::Analytics);
+                pending.repeatable = self.transaction() == Transaction::None
+                    && pending.decisions.iter().all(reads)
+                    && self.is_poolable();
+                Ok(pending)
+            }
+            Err(refusal) => {
+                pending.took = started.elapsed();
+                self.record_refusal(&refusal, &pending.asked());
+                Err(errors::refusal(&refusal))
+            }
+        }
+    }
+
+    fn is_poolable(&self) -> bool {
+        self.pinned.is_none() && self.pool_mode() == PoolMode::Transaction
+    }
+
+    fn decisions(
+        &self,
+        analysed: &Analysed,
+        sql: &[u8],
+        params: &dyn Params,
+        failed: &[usize],
+        pending: &mut Pending,
+    ) -> Result<(), Refusal> {
+        let mut seen: SmallVec<[(Evidence, SmallVec<[Option<Located>; 1]>); 1]> = SmallVec::new();
+        for n in 0..analysed.shape.statements.len() {
+            let evidence = self.state.analyser.evidence(analysed, n, sql, params)?;
+            let (note, located) = self.resolve(&evidence);
+            pending.notes.push(note);
+            seen.push((evidence, located));
+        }
+        let statements = analysed.shape.statements.iter();
+        let asks: SmallVec<[Ask<'_>; 1]> = statements
+            .zip(&seen)
+            .map(|(statement, (evidence, located))| Ask::new(statement, evidence, located))
+            .collect();
+        if asks.is_empty() {
+            // An empty query still needs a server to answer it in a pipeline's turn; it touches nothing.
+            let nothing = Evidence::default();
+            let ask = Ask { reads_only: true, tables: &[], evidence: &nothing, located: &[] };
+            pending.decisions = self.decide_asks(&[ask], failed)?;
+            pending.notes.push(Note::default());
+            return Ok(());
+        }
+        pending.decisions = self.decide_asks(&asks, failed)?;
+        Ok(())
+    }
+
+    /// Decides about statements whose evidence is known.
+    pub(super) fn decide_asks(&self, asks: &[Ask<'_>], failed: &[usize]) -> Result<SmallVec<[Decision; 1]>, Refusal> {
+        self.state.router.decide_all(&self.facts(), asks, &|shard| self.views(shard), failed)
+    }
+
+    fn facts(&self) -> Facts<'_> {
+        let transaction = match self.transaction() {
+            // A session that keeps its server may write later: it begins on a primary.
+            Transaction::None if self.pool_mode() == PoolMode::Session => Transaction::Opening { read_only: false },
+            transaction => transaction,
+        };
+        Facts { listener: self.listener(), user: self.user(), class: self.class(), transaction }
+    }
+
+    /// The states of a shard's nodes as placement sees them.
+    fn views(&self, shard: usize) -> Views {
+        self.state.fleet.shard(shard).iter().map(|node| view(node.role, node.state())).collect()
+    }
+
+    /// Where the patients of some evidence are, and how the audit names them.
+    pub(super) fn resolve(&self, evidence: &Evidence) -> (Note, SmallVec<[Option<Located>; 1]>) {
+        let mut note = Note::default();
+        let mut located = SmallVec::new();
+        for mention in &evidence.mentions {
+            let resolved = self.state.patients.resolve(&mention.key);
+            note.patients.push(resolved.audit_hash);
+            note.places.push(place(mention.whence));
+            located.push(resolved.entry);
+        }
+        (note, located)
+    }
+
+    /// The same statements for another node, after some failed; everything else stays as it was decided.
+    pub(super) fn decide_again(&mut self, pending: &mut Pending, failed: &[usize]) -> Result<(), PgError> {
+        let facts = self.facts();
+        match self.state.router.decide_again(&facts, &mut pending.decisions, &|shard| self.views(shard), failed) {
+            Ok(()) => Ok(()),
+            Err(refusal) => {
+                self.record_refusal(&refusal, &pending.asked());
+                Err(errors::refusal(&refusal))
+            }
+        }
+    }
+
+    /// A decision about COPY rows.
+    pub(super) fn pending_rows(
+        &self,
+        decision: Decision,
+        note: Note,
+        fingerprint: &Arc<str>,
+        took: Duration,
+    ) -> Pending {
+        Pending {
+            decisions: SmallVec::from_iter([decision]),
+            notes: SmallVec::from_iter([note]),
+            fingerprint: Arc::clone(fingerprint),
+            effects: None,
+            took,
+            reads_only: false,
+            repeatable: false,
+        }
+    }
+
+    /// Registers new patients, then writes the records of these decisions: what must have happened before the first
+    /// byte of the statement goes to the server.
+    ///
+    /// # Errors
+    /// 58030 when either cannot be written; nothing may be forwarded then.
+    pub(super) fn record(&mut self, pending: &mut Pending) -> Result<(), PgError> {
+        for decision in &mut pending.decisions {
+            if !decision.register.is_empty() {
+                self.state.patients.register(&decision.register).map_err(|error| errors::registration(&error))?;
+                decision.register.clear();
+            }
+        }
+        let now = SystemTime::now();
+        for (decision, note) in pending.decisions.iter().zip(&pending.notes) {
+            let candidates: SmallVec<[Candidate<'_>; 4]> = decision
+                .candidates
+                .iter()
+                .map(|candidate| Candidate {
+                    node: self.state.fleet.shard(decision.target.shard)[candidate.node].id.as_str(),
+                    score: candidate.score,
+                    passed_over: candidate.passed_over.map(|why| why.as_str()),
+                })
+                .collect();
+            let record = Record {
+                who: &self.audit_who,
+                transaction: !matches!(self.tx, super::Tx::Idle),
+                kind: decision.kind.as_str(),
+                class: decision.class,
+                fingerprint: &pending.fingerprint,
+                patients: &note.patients,
+                evidence: &note.places,
+                home: decision.home.as_ref().map(|home| home.as_str()),
+                shard: Some(decision.target.shard_id.as_str()),
+                node: Some(decision.target.node_id.as_str()),
+                pool: Some(decision.target.pool),
+                candidates: &candidates,
+                outcome: Outcome::Forwarded { reason: decision.reason.as_str(), permit: &decision.permit },
+                decision_time: pending.took,
+                config: &self.state.config.hash,
+            };
+            match self.shared.audit.append(&record, now) {
+                Ok(Receipt::Done) => {}
+                Ok(Receipt::Pending(receipt)) => self.receipt = Some(Receipt::Pending(receipt)),
+                Err(error) => {
+                    self.shared.metrics.audit_failures.increment(1);
+                    return Err(errors::audit(&error));
+                }
+            }
+            self.shared.metrics.forwarded(decision.kind);
+            self.shared.metrics.decision.record(pending.took.as_secs_f64());
+        }
+        Ok(())
+    }
+
+    /// Records that a statement was refused.
+    pub(super) fn record_refusal(&self, refusal: &Refusal, asked: &Asked<'_>) {
+        self.record_refused(refusal.kind.as_str(), refusal.kind.sqlstate(), &refusal.message, asked);
+    }
+
+    /// Records that a decided statement did not reach its server.
+    pub(super) fn record_not_sent(&self, pending: &Pending, error: &PgError) {
+        self.record_refused("not sent", error.sqlstate(), error.message(), &pending.asked());
+    }
+
+    fn record_refused(&self, reason: &'static str, sqlstate: &str, detail: &str, asked: &Asked<'_>) {
+        let class = self.class();
+        let kind = match (class, asked.reads_only, self.user().workload) {
+            (Class::Emergency, ..) => Kind::Emergency,
+            (_, false, _) => Kind::Write,
+            (_, true, Workload::Analytics) => Kind::Analytics,
+            (_, true, Workload::Care) => Kind::Read,
+        };
+        let (patients, evidence) = asked.note.map_or((&[][..], &[][..]), |note| (&note.patients[..], &note.places[..]));
+        let record = Record {
+            who: &self.audit_who,
+            transaction: !matches!(self.tx, super::Tx::Idle),
+            kind: kind.as_str(),
+            class,
+            fingerprint: asked.fingerprint,
+            patients,
+            evidence,
+            home: None,
+            shard: None,
+            node: None,
+            pool: None,
+            candidates: &[],
+            outcome: Outcome::Refused { reason, sqlstate, detail },
+            decision_time: asked.took,
+            config: &self.state.config.hash,
+        };
+        self.shared.metrics.refused(kind, sqlstate);
+        // The client gets its refusal in any case; a log that cannot be written says so itself.
+        if self.shared.audit.append(&record, SystemTime::now()).is_err() {
+            self.shared.metrics.audit_failures.increment(1);
+        }
+    }
+}
+
+/// Statements that decide nothing: they end or mark the transaction that is open, or move in a cursor that was decided
+/// about when it was declared.
+fn is_control(action: &Action) -> bool {
+    matches!(
+        action,
+        Action::Begin { .. }
+            | Action::Commit { .. }
+            | Action::Rollback { .. }
+            | Action::Savepoint
+            | Action::RollbackTo
+            | Action::SetTransaction { .. }
+    )
+}
+
+fn place(whence: Whence) -> Place {
+    match whence {
+        Whence::Literal { at, .. } => Place::Literal(at),
+        Whence::Param(n) => Place::Param(n),
+        Whence::CopyRow(n) => Place::CopyRow(n),
+    }
+}
+
+/// A node's state as placement sees it.
+fn view(role: NodeRole, state: NodeState) -> NodeView {
+    NodeView {
+        up: state.up,
+        lag: if role == NodeRole::Primary { Some(Duration::ZERO) } else { state.lag },
+        connections: state.connections,
+        response_ms: state.response_ms,
+        cpu_percent: state.cpu_percent,
+    }
+}

@@ -1,0 +1,166 @@
+//! The run-time parameters that a session has set, and what brings a server to them.
+//!
+//! A server remembers the [`Settings`] that were last applied to it; where they equal the session's, nothing is sent.
+//! Otherwise the difference goes ahead of the statement in the same write.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use pgward_pools::Settings;
+
+/// A change of one parameter: `Some` for SET, `None` for RESET.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Change {
+    pub(crate) name: Arc<str>,
+    /// The value as it goes into SQL, e.g. `'a', 'b'`.
+    pub(crate) value: Option<String>,
+}
+
+/// The settings with these changes made, in order.
+pub(crate) fn apply(base: &Settings, startup: &Settings, changes: &[Change]) -> Arc<Settings> {
+    let mut map = base.values().clone();
+    for change in changes {
+        match (&change.value, startup.values().get(&change.name)) {
+            (Some(value), _) => map.insert(change.name.clone(), value.clone()),
+            // RESET goes back to what the client asked for at startup.
+            (None, Some(first)) => map.insert(change.name.clone(), first.clone()),
+            (None, None) => map.remove(&change.name),
+        };
+    }
+    Settings::of(map)
+}
+
+/// Appends the SQL that brings a server from `from` to `to`; nothing when they are equal.
+pub(crate) fn difference(from: &Settings, to: &Settings, sql: &mut String) {
+    for name in from.values().keys().filter(|name| !to.values().contains_key(*name)) {
+        sql.push_str("RESET ");
+        push_name(sql, name);
+        sql.push(';');
+    }
+    for (name, value) in to.values() {
+        if from.values().get(name) != Some(value) {
+            sql.push_str("SET ");
+            push_name(sql, name);
+            sql.push_str(" TO ");
+            sql.push_str(value);
+            sql.push(';');
+        }
+    }
+}
+
+/// Quotes a parameter's name, each part of a dotted one by itself.
+fn push_name(sql: &mut String, name: &str) {
+    for (n, part) in name.split('.').enumerate() {
+        if n > 0 {
+            sql.push('.');
+        }
+        sql.push('"');
+        sql.push_str(&part.replace('"', "\"\""));
+        sql.push('"');
+    }
+}
+
+/// A value as an SQL literal; a backslash is plain because standard_conforming_strings stays on.
+pub(crate) fn quoted(value: &str) -> String {
+    format!("'{}'", value.replace('\'', "''"))
+}
+
+/// Parameters of a startup message (and its `options`) that become settings.
+///
+/// # Errors
+/// A text for DETAIL when `options` holds something else than `-c name=value` or `--name=value`.
+pub(crate) fn from_startup(params: &[(String, String)]) -> Result<Arc<Settings>, String> {
+    let mut map = BTreeMap::new();
+    for (name, value) in params {
+        match name.as_str() {
+            "user" | "database" | "replication" => {}
+            "options" => {
+                for (name, value) in options(value)? {
+                    map.insert(Arc::from(name.to_ascii_lowercase()), quoted(&value));
+                }
+            }
+            name if name.starts_with("_pq_.") => {}
+            name => {
+                map.insert(Arc::from(name.to_ascii_lowercase()), quoted(value));
+            }
+        }
+    }
+    Ok(Settings::of(map))
+}
+
+/// Splits `options` as the postmaster does (pg_split_opts): spaces separate, a backslash keeps the next character.
+fn options(text: &str) -> Result<Vec<(String, String)>, String> {
+    let mut words = Vec::new();
+    let mut word = String::new();
+    let mut chars = text.chars();
+    while let Some(c) = chars.next() {
+        match c {
+            '\\' => word.extend(chars.next()),
+            c if c.is_ascii_whitespace() => words.extend((!word.is_empty()).then(|| std::mem::take(&mut word))),
+            c => word.push(c),
+        }
+    }
+    words.extend((!word.is_empty()).then_some(word));
+    let mut pairs = Vec::new();
+    let mut words = words.into_iter();
+    while let Some(word) = words.next() {
+        let pair = match (word.strip_prefix("--"), word.strip_prefix("-c")) {
+            (Some(long), _) => long.to_owned(),
+            (None, Some("")) => words.next().ok_or("-c needs name=value")?,
+            (None, Some(short)) => short.to_owned(),
+            (None, None) => {
+                return Err(format!("only -c name=value and --name=value are supported in options, found \"{word}\""));
+            }
+        };
+        let (name, value) = pair.split_once('=').ok_or_else(|| format!("\"{pair}\" is not name=value"))?;
+        pairs.push((name.replace('-', "_"), value.to_owned()));
+    }
+    Ok(pairs)
+}
+
+/// A Query message with this SQL.
+pub(crate) fn put(out: &mut BytesMut, sql: &str) {
+    pgward_wire::frontend::put_query(out, sql.as_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn settings(pairs: &[(&str, &str)]) -> Arc<Settings> {
+        Settings::of(pairs.iter().map(|(n, v)| (Arc::from(*n), (*v).to_owned())).collect())
+    }
+
+    #[test]
+    fn equal_settings_need_no_sql() {
+        let mut sql = String::new();
+        difference(&settings(&[("a", "'1'")]), &settings(&[("a", "'1'")]), &mut sql);
+        assert_eq!(sql, "");
+    }
+
+    #[test]
+    fn what_the_server_has_extra_is_reset_and_what_differs_is_set() {
+        let mut sql = String::new();
+        difference(&settings(&[("a", "'1'"), ("b.c", "'2'")]), &settings(&[("a", "'3'")]), &mut sql);
+        assert_eq!(sql, "RESET \"b\".\"c\";SET \"a\" TO '3';");
+    }
+
+    #[test]
+    fn reset_returns_to_the_value_of_the_startup_message() {
+        let startup = settings(&[("datestyle", "'ISO'")]);
+        let now = settings(&[("datestyle", "'German'"), ("x", "'1'")]);
+        let reset = |name: &str| Change { name: name.into(), value: None };
+        assert_eq!(apply(&now, &startup, &[reset("datestyle"), reset("x")]), startup);
+    }
+
+    #[test]
+    fn startup_options_are_split_as_the_postmaster_does() {
+        let params = [("options".to_owned(), r"-c search_path=a\ b --work-mem=4MB -cgeqo=off".to_owned())];
+        let found = from_startup(&params).unwrap();
+        let want = settings(&[("search_path", "'a b'"), ("work_mem", "'4MB'"), ("geqo", "'off'")]);
+        assert_eq!(found, want);
+        assert!(from_startup(&[("options".to_owned(), "-d 5".to_owned())]).is_err());
+    }
+}

@@ -1,0 +1,208 @@
+//! What a session holds while statements are under way, and gives back when it is idle.
+//!
+//! An idle client keeps no buffer: a [`Work`] is taken from its thread's stock when a segment begins and returned when
+//! the server is released. A *segment* is what the client sends up to a Query or a Sync: the unit that PostgreSQL
+//! answers with one ReadyForQuery.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+
+use super::prepared::Prepared;
+use super::settings::Change;
+
+/// Buffers larger than this are not kept for the next session.
+const KEEP_BYTES: usize = 64 * 1024;
+/// Works kept for each thread.
+const KEEP_WORKS: usize = 256;
+
+/// What the client asked for in this segment, in order, free of names that only the client knows: it can be said to
+/// any server, and again to another one when the first dies before it answered.
+#[derive(Debug)]
+pub(crate) enum Op {
+    /// A simple Query: text in the arena.
+    Query { text: Range<usize>, effects: Effects },
+    /// Parse of a named or the unnamed statement; `name` is the client's.
+    Parse { statement: Arc<Prepared>, name: Option<Box<[u8]>> },
+    /// Bind: body in the arena.
+    Bind { statement: Arc<Prepared>, named: bool, body: Range<usize> },
+    /// Describe of a statement.
+    Describe { statement: Arc<Prepared>, named: bool },
+    /// Execute: whole frame in the arena.
+    Execute { frame: Range<usize>, effects: Effects },
+    /// A COPY … FROM STDIN whose client was told to send rows before a server was known, said as a Query; `simple`: it
+    /// came as one.
+    CopyRows { text: Range<usize>, simple: bool },
+    /// Flush.
+    Flush,
+    /// A frame that goes as it is (Describe and Close of a portal, CopyData, CopyDone, CopyFail), with what answers it.
+    Raw { frame: Range<usize>, answer: Option<Answer> },
+    /// Sync.
+    Sync,
+    /// A reply that the proxy makes itself, in its turn.
+    Fake(Bytes),
+    /// The statement was refused with this ErrorResponse: the server is made to fail in its stead, so that the
+    /// transaction fails on both sides. `simple`: in answer to a Query.
+    Refuse { error: Bytes, simple: bool },
+    /// Ends the segment on this server without the client's knowledge.
+    SilentSync,
+}
+
+/// The reply that ends the answer to a raw frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Answer {
+    /// RowDescription or NoData.
+    Describe,
+    /// CloseComplete.
+    Close,
+}
+
+/// What the success of each statement of a message changes in the session; `None` for plain statements.
+pub(crate) type Effects = Option<Box<[Effect]>>;
+
+/// What the success of one statement changes in the session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Effect {
+    /// Nothing.
+    None,
+    /// Parameters of the session.
+    Set(Vec<Change>),
+    /// RESET ALL.
+    ResetAll,
+    /// SAVEPOINT: parameters set after it are undone by ROLLBACK TO.
+    Savepoint,
+    /// ROLLBACK TO SAVEPOINT.
+    RollbackTo,
+    /// The server holds what cannot be shared from now on.
+    Pin(&'static str),
+}
+
+/// A reply that is still to come from the server, or from the proxy in its turn.
+#[derive(Debug)]
+pub(crate) enum Expect {
+    /// Made by the proxy.
+    Fake(Bytes),
+    /// All replies to a Query that the proxy sent ahead, through ReadyForQuery; swallowed.
+    SilentQuery {
+        /// It is the BEGIN that the client was answered before.
+        opens: bool,
+    },
+    /// ParseComplete of a Parse that the proxy sent ahead; swallowed. Its failure is the client's error.
+    SilentParse { id: u64 },
+    /// CloseComplete of a Close that the proxy sent; swallowed.
+    SilentClose,
+    /// ReadyForQuery of a Sync that the proxy sent; swallowed.
+    SilentSync,
+    /// The client's Query, through ReadyForQuery.
+    Query { effects: Effects, done: usize },
+    /// ParseComplete of the client's Parse.
+    Parse { id: u64, name: Option<Box<[u8]>> },
+    /// BindComplete.
+    Bind,
+    /// RowDescription or NoData (a ParameterDescription before it).
+    Describe,
+    /// CommandComplete, EmptyQueryResponse or PortalSuspended.
+    Execute { effects: Effects },
+    /// A COPY of checked rows, through ReadyForQuery; its CopyInResponse is swallowed, and so is ReadyForQuery unless it
+    /// came as a Query. `error` stands in for the server's when the proxy ended the COPY.
+    CopyRows { simple: bool, error: Option<Bytes> },
+    /// CloseComplete.
+    Close,
+    /// ReadyForQuery.
+    Sync,
+    /// The error of a statement that the proxy refused: replaced by its own.
+    Refused { error: Bytes },
+    /// The same in answer to a Query; ReadyForQuery follows.
+    RefusedQuery { error: Option<Bytes> },
+}
+
+/// Buffers and queues of a session with work under way.
+#[derive(Debug, Default)]
+pub(crate) struct Work {
+    /// Bytes of the client's that ops refer to.
+    pub(crate) arena: Vec<u8>,
+    /// The segment so far.
+    pub(crate) ops: Vec<Op>,
+    /// How many of `ops` were said to the attached server.
+    pub(crate) emitted: usize,
+    /// To be written to the server; kept whole until sent.
+    pub(crate) to_server: BytesMut,
+    /// An incomplete message of the server's.
+    pub(crate) from_server: BytesMut,
+    /// Replies to come, in order.
+    pub(crate) expects: VecDeque<Expect>,
+    /// Bytes still to come of a message that is passed through (or dropped) without being held.
+    pub(crate) passing: usize,
+    /// Whether those bytes are dropped.
+    pub(crate) dropping: bool,
+    /// The first reply byte of this segment has gone to the client: it can no longer be said to another server.
+    pub(crate) answered: bool,
+}
+
+thread_local! {
+    static WORKS: RefCell<Vec<Box<Work>>> = const { RefCell::new(Vec::new()) };
+    static BUFFERS: RefCell<Vec<BytesMut>> = const { RefCell::new(Vec::new()) };
+}
+
+impl Work {
+    /// An empty work, from this thread's stock if there is one.
+    pub(crate) fn take() -> Box<Self> {
+        WORKS.with_borrow_mut(Vec::pop).unwrap_or_default()
+    }
+
+    /// Gives a work back, emptied.
+    pub(crate) fn give(mut self: Box<Self>) {
+        self.clear_segment();
+        self.to_server.clear();
+        self.from_server.clear();
+        self.expects.clear();
+        self.passing = 0;
+        self.dropping = false;
+        let size = self.arena.capacity() + self.to_server.capacity() + self.from_server.capacity();
+        WORKS.with_borrow_mut(|stock| {
+            if stock.len() < KEEP_WORKS && size <= KEEP_BYTES && self.ops.capacity() <= 1024 {
+                stock.push(self);
+            }
+        });
+    }
+
+    /// Forgets the segment, so that the next one can begin on the same server.
+    pub(crate) fn clear_segment(&mut self) {
+        self.ops.clear();
+        self.arena.clear();
+        self.emitted = 0;
+        self.answered = false;
+    }
+
+    /// Forgets what was said to the server, the segment going on.
+    pub(crate) fn forget_emitted(&mut self) {
+        self.ops.clear();
+        self.arena.clear();
+        self.emitted = 0;
+    }
+
+    /// Copies bytes into the arena.
+    pub(crate) fn store(&mut self, bytes: &[u8]) -> Range<usize> {
+        let start = self.arena.len();
+        self.arena.extend_from_slice(bytes);
+        start..self.arena.len()
+    }
+}
+
+/// An empty buffer, from this thread's stock if there is one.
+pub(crate) fn take_buffer() -> BytesMut {
+    BUFFERS.with_borrow_mut(Vec::pop).unwrap_or_default()
+}
+
+/// Gives a buffer back.
+pub(crate) fn give_buffer(mut buffer: BytesMut) {
+    buffer.clear();
+    BUFFERS.with_borrow_mut(|stock| {
+        if stock.len() < KEEP_WORKS && (1..=KEEP_BYTES).contains(&buffer.capacity()) {
+            stock.push(buffer);
+        }
+    });
+}

@@ -1,0 +1,310 @@
+//! From an accepted socket to a session: the first packets, who it is, and the greeting.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use bytes::BytesMut;
+use pgward_audit::{Event, EventKind, Who};
+use pgward_config::AuthMethod;
+use pgward_wire::startup::{FirstPacket, Startup};
+use pgward_wire::tag::frontend as tag;
+use pgward_wire::{PgError, ProtocolError, TxStatus, backend, frame};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::auth::{MECHANISM, ScramExchange, wrong_password};
+use crate::session::{Session, from_startup};
+use crate::state::{Shared, State};
+
+/// The minor version of protocol 3 that is spoken.
+const MINOR: u16 = 0;
+/// A password message is no longer than this.
+const MAX_PASSWORD_BYTES: usize = 4096;
+
+/// Why a connection ends before there is a session.
+enum Leave {
+    /// The client closed its side, or there is nothing more to say (a cancel request).
+    Silently,
+    /// The client is told.
+    Told(PgError),
+}
+
+impl From<std::io::Error> for Leave {
+    fn from(_: std::io::Error) -> Self {
+        Self::Silently
+    }
+}
+
+impl From<ProtocolError> for Leave {
+    fn from(error: ProtocolError) -> Self {
+        Self::Told(error.into())
+    }
+}
+
+impl From<PgError> for Leave {
+    fn from(error: PgError) -> Self {
+        Self::Told(error)
+    }
+}
+
+/// Serves one connection from its first byte to its last.
+pub(crate) async fn serve(shared: Arc<Shared>, listener: Arc<str>, mut stream: TcpStream, address: SocketAddr) {
+    let state = Arc::clone(&shared.state.load());
+    let Some(listener) = state.config.listeners.iter().position(|known| known.name == listener) else { return };
+    let login = Login { shared: &shared, state: &state, listener, address };
+    let admitted = tokio::time::timeout(state.config.proxy.startup_timeout, login.admit(&mut stream)).await;
+    let (user, startup, handle) = match admitted {
+        Ok(Ok(admitted)) => admitted,
+        Ok(Err(Leave::Silently)) | Err(_) => return,
+        Ok(Err(Leave::Told(error))) => return tell(&mut stream, error).await,
+    };
+    let _count = Counted::new(&shared);
+    let settings = match from_startup(&startup.params) {
+        Ok(settings) => settings,
+        Err(detail) => {
+            shared.registry.leave(&handle);
+            let error = PgError::error("22023", "invalid startup parameter").with_detail(detail);
+            return tell(&mut stream, error).await;
+        }
+    };
+    let session = Session::new(
+        Arc::clone(&shared),
+        Arc::clone(&state),
+        listener,
+        user,
+        address,
+        Arc::clone(&handle),
+        stream,
+        settings,
+    );
+    drop(state);
+    let ended = session.run().await;
+    shared.registry.leave(&handle);
+    tracing::debug!(%address, ?ended, "session ended");
+}
+
+/// Counts a client for as long as it lives.
+struct Counted<'a>(&'a Shared);
+
+impl<'a> Counted<'a> {
+    fn new(shared: &'a Shared) -> Self {
+        shared.metrics.clients.increment(1.0);
+        shared.metrics.logins.increment(1);
+        Self(shared)
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.metrics.clients.decrement(1.0);
+    }
+}
+
+async fn tell(stream: &mut TcpStream, error: PgError) {
+    let mut out = BytesMut::with_capacity(256);
+    backend::put_error(&mut out, &error.fatal());
+    // The client is being sent away; whether it hears why is its own affair.
+    let _ = tokio::time::timeout(std::time::Duration::from_secs(1), async {
+        stream.write_all(&out).await?;
+        stream.shutdown().await
+    })
+    .await;
+}
+
+struct Login<'a> {
+    shared: &'a Shared,
+    state: &'a State,
+    listener: usize,
+    address: SocketAddr,
+}
+
+type Admitted = (usize, Startup, Arc<crate::registry::Handle>);
+
+impl Login<'_> {
+    async fn admit(&self, stream: &mut TcpStream) -> Result<Admitted, Leave> {
+        let startup = self.startup(stream).await?;
+        let user_name = startup
+            .user()
+            .ok_or_else(|| PgError::error("28000", "no PostgreSQL user name specified in startup packet"))?
+            .to_owned();
+        let mut out = BytesMut::with_capacity(512);
+        let unknown: Vec<&str> =
+            startup.params.iter().map(|(name, _)| name.as_str()).filter(|name| name.starts_with("_pq_.")).collect();
+        if startup.minor > MINOR || !unknown.is_empty() {
+            backend::put_negotiate_protocol_version(&mut out, MINOR, &unknown);
+        }
+        let user = match self.authenticate(stream, &user_name, &mut out).await {
+            Ok(user) => user,
+            Err(Leave::Told(error)) => {
+                self.record_refused(&user_name, &error);
+                return Err(Leave::Told(error));
+            }
+            Err(silently) => return Err(silently),
+        };
+        self.check(&startup, user).inspect_err(|error| self.record_refused(&user_name, error))?;
+        let handle = self.enter(user).inspect_err(|error| self.record_refused(&user_name, error))?;
+        backend::put_authentication_ok(&mut out);
+        self.greet(&startup, &mut out).inspect_err(|_| self.shared.registry.leave(&handle))?;
+        backend::put_backend_key_data(&mut out, handle.pid, &handle.key);
+        backend::put_ready_for_query(&mut out, TxStatus::Idle);
+        if let Err(error) = stream.write_all(&out).await {
+            self.shared.registry.leave(&handle);
+            return Err(error.into());
+        }
+        Ok((user, startup, handle))
+    }
+
+    /// The startup message, behind requests for encryption, which are declined. A cancel request ends here.
+    async fn startup(&self, stream: &mut TcpStream) -> Result<Startup, Leave> {
+        let limit = self.state.config.proxy.max_startup_bytes;
+        // PostgreSQL accepts each kind of request once.
+        for _ in 0..3 {
+            let mut length = [0; 4];
+            stream.read_exact(&mut length).await?;
+            let len = frame::startup_len(&length)?.unwrap_or(0);
+            if len > limit {
+                return Err(ProtocolError::new(format!("invalid length of startup packet: {len}")).into());
+            }
+            let mut body = vec![0; len - 4];
+            stream.read_exact(&mut body).await?;
+            match FirstPacket::parse(&body)? {
+                FirstPacket::SslRequest | FirstPacket::GssEncRequest => {
+                    // Exactly the request was read. What a client sends behind it without waiting is read as the
+                    // next packet, in clear, as what it is.
+                    stream.write_all(b"N").await?;
+                }
+                FirstPacket::Cancel { pid, key } => {
+                    self.shared.registry.cancel(pid, &key).await;
+                    return Err(Leave::Silently);
+                }
+                FirstPacket::Startup(startup) => return Ok(startup),
+            }
+        }
+        Err(ProtocolError::new("too many requests for encryption").into())
+    }
+
+    /// Finds out who it is; the position of the user in the configuration.
+    async fn authenticate(&self, stream: &mut TcpStream, name: &str, out: &mut BytesMut) -> Result<usize, Leave> {
+        let config = &self.state.config;
+        let user = config.users.iter().position(|user| *user.name == *name);
+        match config.listeners[self.listener].auth {
+            AuthMethod::Trust => {
+                user.ok_or_else(|| PgError::error("28000", format!("role \"{name}\" is not known")).into())
+            }
+            AuthMethod::ScramSha256 => {
+                let verifier = user.and_then(|user| config.users[user].verifier.as_ref());
+                let (exchange, exists) =
+                    ScramExchange::new(verifier.map(|verifier| verifier.expose()), name, &self.shared.mock_secret);
+                backend::put_authentication_sasl(out, &[MECHANISM]);
+                stream.write_all(out).await?;
+                out.clear();
+                let first = password(stream).await?;
+                let proof = exchange.first(exists, &first, out)?;
+                stream.write_all(out).await?;
+                out.clear();
+                let last = password(stream).await?;
+                proof.last(&last, out)?;
+                user.ok_or_else(|| wrong_password(name).into())
+            }
+        }
+    }
+
+    /// What must hold for any session.
+    fn check(&self, startup: &Startup, user: usize) -> Result<(), PgError> {
+        let config = &self.state.config;
+        let database = startup.database().unwrap_or_default();
+        if database != &*config.proxy.database {
+            return Err(PgError::error("3D000", format!("database \"{database}\" does not exist"))
+                .with_hint(format!("PgWard serves the database \"{}\".", config.proxy.database)));
+        }
+        if startup.get("replication").is_some_and(|value| !matches!(value, "false" | "off" | "no" | "0")) {
+            return Err(PgError::error("0A000", "replication connections are not supported")
+                .with_hint("Connect to the shard's own server."));
+        }
+        match startup.get("client_encoding").map(|name| name.trim_matches(['\'', '"']).to_ascii_uppercase()).as_deref()
+        {
+            None | Some("UTF8" | "UTF-8" | "UNICODE" | "AUTO") => {}
+            Some(other) => {
+                return Err(PgError::error("22023", format!("client encoding \"{other}\" is not supported"))
+                    .with_hint("Use UTF8: statements are analysed, and must mean here what they mean on the server."));
+            }
+        }
+        let name = &config.users[user].name;
+        tracing::debug!(user = %name, address = %self.address, "authenticated");
+        Ok(())
+    }
+
+    fn enter(&self, user: usize) -> Result<Arc<crate::registry::Handle>, PgError> {
+        let config = &self.state.config;
+        self.shared.registry.enter(&config.users[user], config.proxy.max_clients)
+    }
+
+    /// Reports the servers' parameters, with what the client asked for in their place.
+    fn greet(&self, startup: &Startup, out: &mut BytesMut) -> Result<(), PgError> {
+        let origin = &self.state.config.listeners[self.listener].origin;
+        let home = self.state.config.shards.iter().position(|shard| shard.region == *origin);
+        let others = (0..self.state.config.shards.len()).filter(|shard| Some(*shard) != home);
+        let nodes = home.into_iter().chain(others).flat_map(|shard| self.state.fleet.shard(shard).iter());
+        let parameters = nodes.filter_map(|node| node.parameters()).next().ok_or_else(|| {
+            PgError::error("57P03", "no server has answered yet, so that the session cannot be greeted")
+                .with_hint("Retry in a moment; the log and /health/ready tell which servers are missing.")
+        })?;
+        for (name, value) in parameters.iter() {
+            let asked = startup.params.iter().rev().find(|(asked, _)| asked.eq_ignore_ascii_case(name));
+            let value = match (name.as_str(), asked) {
+                ("client_encoding", _) => "UTF8",
+                // Reported by the server as what it is, whatever was asked for.
+                ("server_version" | "server_encoding" | "integer_datetimes" | "is_superuser" | "in_hot_standby", _) => {
+                    value
+                }
+                ("default_transaction_read_only", None) => "off",
+                ("session_authorization", _) => startup.user().unwrap_or(value),
+                ("DateStyle", Some((_, asked))) if !asked.contains(',') => {
+                    backend::put_parameter_status(out, name, &format!("{asked}, MDY"));
+                    continue;
+                }
+                ("application_name", None) => "",
+                (_, Some((_, asked))) => asked,
+                (_, None) => value,
+            };
+            backend::put_parameter_status(out, name, value);
+        }
+        Ok(())
+    }
+
+    fn record_refused(&self, user: &str, error: &PgError) {
+        self.shared.metrics.logins_failed.increment(1);
+        let config = &self.state.config;
+        let listener = &config.listeners[self.listener];
+        let who = Who::new(0, user, &self.address.to_string(), &listener.name, listener.origin.as_str());
+        let event = Event {
+            kind: EventKind::LoginRefused,
+            who: Some(&who),
+            sqlstate: Some(error.sqlstate()),
+            detail: error.message(),
+            config: &config.hash,
+        };
+        // The client is sent away in any case; a log that cannot be written says so itself.
+        if self.shared.audit.event(&event, SystemTime::now()).is_err() {
+            self.shared.metrics.audit_failures.increment(1);
+        }
+    }
+}
+
+/// The body of a password message.
+async fn password(stream: &mut TcpStream) -> Result<Vec<u8>, Leave> {
+    let mut head = [0; frame::HEADER_BYTES];
+    stream.read_exact(&mut head).await?;
+    let header = frame::header(&head)?.ok_or_else(|| ProtocolError::new("a header is five bytes"))?;
+    if header.tag != tag::PASSWORD {
+        return Err(ProtocolError::new(format!("expected SASL response, got message type {}", header.tag)).into());
+    }
+    let len = header.len - frame::HEADER_BYTES;
+    if len > MAX_PASSWORD_BYTES {
+        return Err(ProtocolError::new(format!("a password message of {len} bytes is too long")).into());
+    }
+    let mut body = vec![0; len];
+    stream.read_exact(&mut body).await?;
+    Ok(body)
+}

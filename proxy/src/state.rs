@@ -1,0 +1,108 @@
+//! Everything that a decision needs, as one immutable value behind one pointer; and what outlives it.
+//!
+//! A reload builds a new [`State`] aside and swaps it in. Sessions take it at their next transaction; what is under way
+//! goes on with the one that it began with.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::Context;
+use arc_swap::ArcSwap;
+use pgward_audit::AuditLog;
+use pgward_config::{Config, Directory};
+use pgward_pools::Fleet;
+use pgward_router::{Analyser, Catalog, Router};
+
+use crate::catalog::LiveCatalog;
+use crate::directory::{EmbeddedDirectory, PatientCache};
+use crate::metrics::Metrics;
+use crate::registry::Registry;
+use crate::session::Statements;
+
+/// Patients kept in the cache in front of the directory.
+const CACHED_PATIENTS: usize = 100_000;
+
+/// What a decision needs.
+pub(crate) struct State {
+    pub(crate) config: Arc<Config>,
+    pub(crate) router: Arc<Router>,
+    pub(crate) analyser: Analyser,
+    pub(crate) patients: PatientCache,
+    pub(crate) directory: Option<Arc<EmbeddedDirectory>>,
+    pub(crate) fleet: Fleet,
+}
+
+impl State {
+    /// The state for a configuration; nodes and directory that did not change are carried over from `previous`.
+    ///
+    /// # Errors
+    /// The directory cannot be opened.
+    pub(crate) fn new(config: Arc<Config>, catalog: &LiveCatalog, previous: Option<&Self>) -> anyhow::Result<Self> {
+        let directory = match &config.directory {
+            Directory::Hash => None,
+            Directory::Embedded { path, key } => Some(open_directory(path, key.expose(), previous)?),
+        };
+        let router = Arc::new(Router::new(&config));
+        let patients = PatientCache::new(
+            Arc::clone(&router),
+            directory.clone(),
+            config.audit.key.expose().as_bytes(),
+            CACHED_PATIENTS,
+        );
+        Ok(Self {
+            analyser: Analyser::new(&config, &merged(&config, catalog)),
+            fleet: Fleet::new(&config, previous.map(|previous| &previous.fleet)),
+            config,
+            router,
+            patients,
+            directory,
+        })
+    }
+}
+
+fn open_directory(path: &Path, key: &str, previous: Option<&State>) -> anyhow::Result<Arc<EmbeddedDirectory>> {
+    if let Some(directory) = previous.and_then(|previous| previous.directory.as_ref()) {
+        if directory.is(path, key.as_bytes()) {
+            return Ok(Arc::clone(directory));
+        }
+    }
+    let directory = EmbeddedDirectory::open(path, key.as_bytes())
+        .with_context(|| format!("the patient directory {} cannot be opened", path.display()))?;
+    if directory.torn_bytes() > 0 {
+        tracing::warn!(path = %path.display(), bytes = directory.torn_bytes(), "cut a torn record off the directory's end");
+    }
+    Ok(Arc::new(directory))
+}
+
+/// The built-in catalog with what the servers and the operator add.
+pub(crate) fn merged(config: &Config, live: &LiveCatalog) -> Catalog {
+    let mut catalog = Catalog::builtin();
+    for function in &config.functions {
+        catalog.add_function(&function.name, function.reads_only);
+    }
+    for (name, reads_only) in &live.functions {
+        catalog.add_function(name, *reads_only);
+    }
+    for table in &config.tables {
+        if let Some(columns) = &table.columns {
+            let columns = columns.iter().map(|name| (Arc::clone(name), 0)).collect();
+            catalog.set_columns(&format!("{}.{}", table.schema, table.name), columns);
+        }
+    }
+    for table in &live.tables {
+        let columns = table.columns.iter().map(|(name, oid)| (Arc::from(name.as_str()), *oid)).collect();
+        catalog.set_columns(&format!("{}.{}", table.schema, table.name), columns);
+    }
+    catalog
+}
+
+/// What is one in the process, whatever the configuration.
+pub(crate) struct Shared {
+    pub(crate) state: ArcSwap<State>,
+    pub(crate) audit: AuditLog,
+    pub(crate) metrics: Metrics,
+    pub(crate) registry: Registry,
+    pub(crate) statements: Statements,
+    /// Makes the verifiers of users who do not exist.
+    pub(crate) mock_secret: [u8; 32],
+}
