@@ -49,16 +49,12 @@ impl Prober {
         let mut pool = self.pool();
         let mut told = None;
         loop {
-            let started = Instant::now();
             let outcome = match tokio::time::timeout(self.health.timeout, self.probe(&pool)).await {
                 Ok(outcome) => outcome,
                 Err(_) => Err((Failure::Timeout, "the probe was not answered in time".to_owned())),
             };
             match &outcome {
-                Ok(()) => {
-                    told = None;
-                    self.watch.report_response(started.elapsed());
-                }
+                Ok(_) => told = None,
                 Err((failure, detail)) => {
                     // A connection that failed once, or still waits for an answer, is not asked again.
                     pool = self.pool();
@@ -78,13 +74,15 @@ impl Prober {
         }
     }
 
-    async fn probe(&self, pool: &Pool) -> Result<(), Failed> {
+    /// How long the node took to answer.
+    async fn probe(&self, pool: &Pool) -> Result<Duration, Failed> {
         let client = pool.get().await.map_err(|error| match error {
             deadpool_postgres::PoolError::Backend(error) => failed(&error, Failure::Refused),
             other => (Failure::Reset, other.to_string()),
         })?;
         let asked = Instant::now();
         let answer = client.simple_query(QUESTION).await.map_err(|error| failed(&error, Failure::Reset))?;
+        let response = asked.elapsed();
         let row = first_row(&answer).ok_or((Failure::Answer, "the probe had no row".to_owned()))?;
         let answer = Answer::read(row).ok_or((Failure::Answer, "the probe's row makes no sense".to_owned()))?;
         self.check_role(answer.in_recovery)?;
@@ -98,7 +96,7 @@ impl Prober {
             Err(error) => return Err(failed(&error, Failure::Reset)),
         }
         self.note(asked, &answer);
-        Ok(())
+        Ok(response)
     }
 
     fn check_role(&self, in_recovery: bool) -> Result<(), Failed> {

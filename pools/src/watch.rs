@@ -3,7 +3,7 @@
 //! The figures that a decision reads are atomics; only a change of standing takes a lock.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
@@ -70,11 +70,18 @@ pub struct NodeState {
     pub cpu_percent: Option<f32>,
 }
 
-/// A failure counts in the response time as an answer this slow, so that reads prefer another replica at once.
-const FAILURE_AS_RESPONSE: Duration = Duration::from_secs(2);
+/// What a node that is under suspicion is slower by, in the eyes of a decision: reads prefer another replica until a
+/// probe has settled the matter, while a node without an alternative stays in use.
+const SUSPECT_MS: f32 = 2000.0;
 
-/// Weight of one measurement in the moving average of response times.
-const EWMA_WEIGHT: f32 = 0.1;
+/// A statement slower than this says no more about its node than one of just this: it may simply be a long one.
+const SLOWEST_RESPONSE: Duration = Duration::from_secs(2);
+
+/// Weight of one statement in the moving average of response times.
+const STATEMENT_WEIGHT: f32 = 0.1;
+
+/// Weight of a probe. Nodes that get no statements have only their probes to recover by.
+const PROBE_WEIGHT: f32 = 0.5;
 
 const NO_LAG: u64 = u64::MAX;
 const UNKNOWN_LAG: u64 = u64::MAX - 1;
@@ -85,6 +92,8 @@ pub(crate) struct Watch {
     node: NodeId,
     tally: Mutex<Observed>,
     standing: AtomicU8,
+    /// A failure was seen since the last good probe.
+    suspect: AtomicBool,
     lag_micros: AtomicU64,
     response_ms: AtomicU32,
     /// NaN for unknown.
@@ -112,6 +121,7 @@ impl Watch {
             node,
             tally: Mutex::new(Observed { tally, probed: false, reported: false }),
             standing: AtomicU8::new(Standing::Unknown as u8),
+            suspect: AtomicBool::new(false),
             lag_micros: AtomicU64::new(if is_replica { UNKNOWN_LAG } else { NO_LAG }),
             response_ms: AtomicU32::new(0f32.to_bits()),
             cpu_percent: AtomicU32::new(f32::NAN.to_bits()),
@@ -125,6 +135,7 @@ impl Watch {
 
     pub(crate) fn state(&self) -> NodeState {
         let cpu_percent = f32::from_bits(self.cpu_percent.load(Ordering::Relaxed));
+        let suspicion = if self.suspect.load(Ordering::Relaxed) { SUSPECT_MS } else { 0.0 };
         NodeState {
             up: self.is(Standing::Up),
             lag: match self.lag_micros.load(Ordering::Relaxed) {
@@ -133,7 +144,7 @@ impl Watch {
                 micros => Some(Duration::from_micros(micros)),
             },
             connections: self.in_use.load(Ordering::Relaxed),
-            response_ms: f32::from_bits(self.response_ms.load(Ordering::Relaxed)),
+            response_ms: f32::from_bits(self.response_ms.load(Ordering::Relaxed)) + suspicion,
             cpu_percent: (!cpu_percent.is_nan()).then_some(cpu_percent),
         }
     }
@@ -174,8 +185,8 @@ impl Watch {
 
     /// A session saw a failure. Counts as one, once until the next probe, which follows at once.
     pub(crate) fn report_failure(&self, failure: Failure) {
-        self.report_response(FAILURE_AS_RESPONSE);
         {
+            self.suspect.store(true, Ordering::Relaxed);
             let mut observed = self.tally.lock();
             if !observed.reported {
                 observed.reported = true;
@@ -187,26 +198,34 @@ impl Watch {
         self.suspected.notify_one();
     }
 
-    /// A statement or probe was answered after so long.
+    /// A statement was answered after so long.
     pub(crate) fn report_response(&self, response: Duration) {
+        self.average(response.min(SLOWEST_RESPONSE), STATEMENT_WEIGHT);
+    }
+
+    fn average(&self, response: Duration, weight: f32) {
         let new = response.as_secs_f32() * 1000.0;
         let old = f32::from_bits(self.response_ms.load(Ordering::Relaxed));
-        let mean = if old == 0.0 { new } else { old + EWMA_WEIGHT * (new - old) };
+        let mean = if old == 0.0 { new } else { old + weight * (new - old) };
         // Two sessions at once may lose one measurement, which an average can bear.
         self.response_ms.store(mean.to_bits(), Ordering::Relaxed);
     }
 
-    /// The end of a probe; the time until the next one.
-    pub(crate) fn probed(&self, outcome: Result<(), (Failure, String)>, interval: Duration) -> Duration {
+    /// The end of a probe, with the time that its answer took; the time until the next one.
+    pub(crate) fn probed(&self, outcome: Result<Duration, (Failure, String)>, interval: Duration) -> Duration {
         let mut observed = self.tally.lock();
         observed.reported = false;
         observed.probed = true;
         let change = match &outcome {
-            Ok(()) => observed.tally.success(),
+            Ok(response) => {
+                self.average(*response, PROBE_WEIGHT);
+                observed.tally.success()
+            }
             Err(_) => observed.tally.failure(),
         };
+        self.suspect.store(outcome.is_err(), Ordering::Relaxed);
         let reason = match &outcome {
-            Ok(()) => "",
+            Ok(_) => "",
             Err((failure, detail)) => {
                 tracing::debug!(node = %self.node, failure = failure.as_str(), %detail, "probe failed");
                 detail
@@ -271,7 +290,9 @@ mod tests {
         Watch::new(NodeId::new("s/primary"), &health, false)
     }
 
-    fn failed() -> Result<(), (Failure, String)> {
+    const QUICK: Result<Duration, (Failure, String)> = Ok(Duration::from_millis(1));
+
+    fn failed() -> Result<Duration, (Failure, String)> {
         Err((Failure::Refused, String::new()))
     }
 
@@ -279,14 +300,14 @@ mod tests {
     fn nothing_is_up_before_the_first_probe() {
         let watch = watch();
         assert!(!watch.state().up);
-        watch.probed(Ok(()), INTERVAL);
+        watch.probed(QUICK, INTERVAL);
         assert!(watch.state().up);
     }
 
     #[test]
     fn many_sessions_that_see_one_event_count_once() {
         let watch = watch();
-        watch.probed(Ok(()), INTERVAL);
+        watch.probed(QUICK, INTERVAL);
         for _ in 0..64 {
             watch.report_failure(Failure::Reset);
         }
@@ -305,7 +326,21 @@ mod tests {
         let before = watch.state().response_ms;
         watch.report_failure(Failure::Refused);
         assert!((before - 2.0).abs() < 0.01);
-        assert!(watch.state().response_ms > 100.0);
+        assert!(watch.state().response_ms > 1000.0);
+        watch.probed(QUICK, INTERVAL);
+        assert!(watch.state().response_ms < 2.0, "the probe says that all is well");
+    }
+
+    #[test]
+    fn one_long_statement_does_not_shun_a_node_for_long() {
+        let watch = watch();
+        watch.probed(QUICK, INTERVAL);
+        watch.report_response(Duration::from_secs(600));
+        assert!(watch.state().response_ms < 250.0);
+        for _ in 0..6 {
+            watch.probed(QUICK, INTERVAL);
+        }
+        assert!(watch.state().response_ms < 5.0);
     }
 
     #[test]

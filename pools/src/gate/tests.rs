@@ -106,7 +106,9 @@ fn an_emergency_is_ahead_of_all_that_wait() {
 fn low_gets_its_share_under_a_flood_of_normal() {
     let mut gate = gate(Limits::without_emergency(20, 1000));
     fill(&mut gate, Normal);
-    (0..100).for_each(|n| drop(gate.queue(Normal, n)));
+    for n in 0..100 {
+        gate.queue(Normal, n);
+    }
     gate.queue(Low, 1000);
     gate.release(Normal);
     assert_eq!(gate.hand_off().as_slice(), [1000], "below its share, while normal is above");
@@ -171,10 +173,9 @@ impl Trial {
             8 => self.cancel(random),
             _ => self.gate.tick(),
         }
-        let owed = |gate: &Gate<_>| (1..5).map(|k| gate.owed(k)).collect::<Vec<_>>();
-        let before = (self.gate.free(), owed(&self.gate));
+        let free = self.gate.free();
         let granted = self.gate.hand_off();
-        self.granted(&granted, before);
+        self.granted(&granted, free);
         self.check();
     }
 
@@ -182,6 +183,7 @@ impl Trial {
         let emergency_owed = self.gate.owed(0);
         let waits_ahead = (0..=class.index()).any(|k| !self.waiting[k].is_empty());
         if self.gate.try_take(class) {
+            self.check_lending(class);
             assert!(!waits_ahead, "nobody of the same or a higher class is overtaken");
             assert!(class == Emergency || self.gate.free() >= emergency_owed, "the emergency share is not lent");
             self.holding[class.index()] += 1;
@@ -191,7 +193,9 @@ impl Trial {
         self.tickets += 1;
         let k = class.index();
         match self.gate.queue(class, (class, ticket)) {
-            Queued::Waiting(place) => drop(self.waiting[k].insert((ticket, place))),
+            Queued::Waiting(place) => {
+                self.waiting[k].insert((ticket, place));
+            }
             Queued::Displacing(place, (displaced, last)) => {
                 assert!(displaced > class);
                 assert!(self.waiting[displaced.index() + 1..].iter().all(BTreeSet::is_empty), "the lowest gives way");
@@ -222,7 +226,7 @@ impl Trial {
         assert!(!self.gate.leave(class, place), "it leaves once");
     }
 
-    fn granted(&mut self, granted: &[(Class, u32)], (mut free, _owed): (u32, Vec<u32>)) {
+    fn granted(&mut self, granted: &[(Class, u32)], mut free: u32) {
         for &(class, ticket) in granted {
             let k = class.index();
             assert!(free > 0, "no slot is handed out twice");
@@ -232,6 +236,18 @@ impl Trial {
             self.holding[k] += 1;
             let owed = self.gate.limits.reserved[0].saturating_sub(self.holding[0]);
             assert!(class == Emergency || free >= owed, "the emergency share is not lent");
+        }
+        if let [(class, _)] = granted {
+            self.check_lending(*class);
+        }
+    }
+
+    /// Who has more than its own share has taken nothing of what is kept for the higher classes that have work.
+    fn check_lending(&self, class: Class) {
+        let k = class.index();
+        if k > 0 && self.gate.in_use[k] > self.gate.limits.reserved[k] {
+            let kept: u32 = (0..k).map(|higher| self.gate.owed(higher)).sum();
+            assert!(self.gate.free() >= kept, "{class} borrows what is kept for a higher class");
         }
     }
 

@@ -3,6 +3,7 @@
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tempfile::TempDir;
 
@@ -12,6 +13,7 @@ pub(crate) const PASSWORD: &str = "a password";
 /// A running server; stopped and removed when dropped.
 pub(crate) struct Cluster {
     folder: TempDir,
+    frozen: AtomicBool,
     pub(crate) port: u16,
 }
 
@@ -49,9 +51,37 @@ impl Cluster {
         run(tool("pg_ctl").args(["start", "-w", "-D"]).arg(self.data()).arg("-l").arg(log).args(["-o", &options]));
     }
 
+    /// Stops all its processes where they are: connections stay, and nothing answers.
+    pub(crate) fn freeze(&self) {
+        self.frozen.store(true, Ordering::Relaxed);
+        self.signal("-STOP");
+    }
+
+    /// Lets a frozen one go on.
+    pub(crate) fn thaw(&self) {
+        if self.frozen.swap(false, Ordering::Relaxed) {
+            self.signal("-CONT");
+        }
+    }
+
+    fn signal(&self, signal: &str) {
+        let Ok(pids) = std::fs::read_to_string(self.data().join("postmaster.pid")) else { return };
+        let postmaster = pids.lines().next().unwrap();
+        let children = Command::new("ps").args(["-o", "pid=", "--ppid", postmaster]).output().unwrap();
+        let children = String::from_utf8(children.stdout).unwrap();
+        // A child may end meanwhile.
+        let _ = Command::new("kill").args([signal, postmaster]).args(children.split_whitespace()).status();
+    }
+
     /// Stops it as a power cut would.
     pub(crate) fn kill(&self) {
-        let _ = tool("pg_ctl").args(["stop", "-m", "immediate", "-D"]).arg(self.data()).stdout(Stdio::null()).status();
+        self.thaw();
+        let _ = tool("pg_ctl")
+            .args(["stop", "-m", "immediate", "-D"])
+            .arg(self.data())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status();
     }
 
     /// Runs SQL on the server itself; the value that it prints.
@@ -79,7 +109,7 @@ impl Cluster {
         if is_root() {
             run(Command::new("chown").arg("postgres").arg(folder.path()));
         }
-        Self { folder, port: free_port() }
+        Self { folder, frozen: AtomicBool::new(false), port: free_port() }
     }
 
     fn data(&self) -> PathBuf {

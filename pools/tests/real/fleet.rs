@@ -81,7 +81,7 @@ max = 2
 [pools.general]
 min = 1
 max = 4
-wait_timeout = "300ms"
+wait_timeout = "1500ms"
 [pools.background]
 min = 0
 max = 2

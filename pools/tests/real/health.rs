@@ -5,7 +5,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use pgward_config::{Class, PoolKind};
-use pgward_pools::Standing;
+use pgward_pools::{Failure, Standing};
 
 use crate::cluster::Cluster;
 use crate::fleet::{SMALL, ask, config, eventually, release, start};
@@ -55,6 +55,39 @@ async fn a_dead_replica_is_noticed_told_to_its_sessions_and_welcomed_back() {
     eventually(Duration::from_secs(10), "it is up again", || node.state().up).await;
     let mut lease = node.acquire(READS, Class::Normal, "app").await.unwrap();
     assert_eq!(ask(&mut lease, "SELECT 1").await.unwrap(), ["1"]);
+}
+
+#[tokio::test]
+async fn a_frozen_replica_is_noticed_by_its_silence() {
+    let primary = Cluster::primary();
+    let replica = primary.replica();
+    let fleet = start(&config(&[primary.port, replica.port], SMALL), None).await;
+    let node = &fleet.shard(0)[1];
+    let mut lease = node.acquire(READS, Class::Normal, "app").await.unwrap();
+    replica.freeze();
+    let killed = poll_fn(|cx| if lease.poll_killed(cx) { Poll::Ready(()) } else { Poll::Pending });
+    tokio::time::timeout(Duration::from_secs(6), killed).await.expect("three probes of half a second");
+    assert!(!node.state().up);
+    assert!(fleet.shard(0)[0].state().up);
+    replica.thaw();
+    eventually(Duration::from_secs(10), "it is up again", || node.state().up).await;
+}
+
+#[tokio::test]
+async fn those_who_wait_for_a_node_learn_at_once_that_it_is_down() {
+    let cluster = Cluster::primary();
+    let patient = SMALL.replace("1500ms", "30s");
+    let fleet = start(&config(&[cluster.port], &patient), None).await;
+    let node = &fleet.shard(0)[0];
+    let leases = (0..3).map(|_| node.acquire(PoolKind::General, Class::Normal, "app"));
+    let held = futures_util::future::join_all(leases).await;
+    let (outcome, ()) = tokio::join!(node.acquire(PoolKind::General, Class::Normal, "app"), async {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        cluster.kill();
+        node.report_failure(Failure::Lost);
+    });
+    assert!(outcome.unwrap_err().is_node_fault());
+    drop(held);
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! Lending servers: reuse, exhaustion, emergencies, roles, errors.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pgward_config::{Class, PoolKind};
@@ -92,7 +93,7 @@ async fn nothing_but_emergency_uses_the_emergency_pool() {
 #[tokio::test]
 async fn roles_share_the_connections_of_a_pool() {
     let cluster = Cluster::primary();
-    let more = format!("{SMALL}\n").replace("min = 1\nmax = 4\nwait_timeout = \"300ms\"", "min = 0\nmax = 2");
+    let more = format!("{SMALL}\n").replace("min = 1\nmax = 4\nwait_timeout = \"1500ms\"", "min = 0\nmax = 2");
     let fleet = start(&config(&[cluster.port], &more), None).await;
     let node = &fleet.shard(0)[0];
     let general = || fleet.status()[0].pools.iter().find(|pool| pool.kind == GENERAL).copied().unwrap();
@@ -121,14 +122,14 @@ async fn a_refused_connection_is_an_error_at_once() {
     let error = node.acquire(GENERAL, Class::Normal, "app").await.unwrap_err();
     assert!(matches!(error, AcquireError::Connect(_)), "{error}");
     assert_eq!(error.sqlstate(), "08006");
-    assert!(started.elapsed() < Duration::from_millis(200));
+    assert!(started.elapsed() < Duration::from_secs(1));
 }
 
 #[tokio::test]
 async fn each_of_many_waiters_learns_of_a_failed_login() {
     let cluster = Cluster::primary();
     cluster.psql("ALTER ROLE report NOLOGIN");
-    let fleet = start(&config(&[cluster.port], SMALL), None).await;
+    let fleet = start(&config(&[cluster.port], &SMALL.replace("1500ms", "30s")), None).await;
     let node = &fleet.shard(0)[0];
     let started = Instant::now();
     let waits = (0..3).map(|_| node.acquire(GENERAL, Class::Normal, "report"));
@@ -181,4 +182,39 @@ async fn acquiring_may_be_cancelled_at_any_time() {
     eventually(Duration::from_secs(5), "all slots are free", || node.state().connections == 0).await;
     let leases = (0..3).map(|_| node.acquire(GENERAL, Class::Normal, "app"));
     assert!(futures_util::future::join_all(leases).await.iter().all(Result::is_ok));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_sessions_on_few_servers_all_get_their_turn_and_emergencies_at_once() {
+    let cluster = Cluster::primary();
+    let more = SMALL.replace("1500ms", "20s").replace("min = 1\nmax = 4\nwait", "min = 1\nmax = 10\nwait");
+    let fleet = Arc::new(start(&config(&[cluster.port], &more), None).await);
+    let sessions: Vec<_> = (0..64)
+        .map(|n| {
+            let fleet = fleet.clone();
+            tokio::spawn(async move {
+                let class = [Class::Critical, Class::High, Class::Normal, Class::Low][n % 4];
+                for _ in 0..20 {
+                    let mut lease = fleet.shard(0)[0].acquire(GENERAL, class, "app").await.unwrap();
+                    ask(&mut lease, "SELECT pg_sleep(0.002)").await.unwrap();
+                    release(lease);
+                }
+            })
+        })
+        .collect();
+    let mut longest = Duration::ZERO;
+    for _ in 0..30 {
+        let started = Instant::now();
+        let lease = fleet.shard(0)[0].acquire(PoolKind::Emergency, Class::Emergency, "app").await.unwrap();
+        longest = longest.max(started.elapsed());
+        release(lease);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert!(longest < Duration::from_millis(500), "an emergency waited for {longest:?}");
+    for session in sessions {
+        session.await.unwrap();
+    }
+    let general = fleet.status()[0].pools.iter().find(|pool| pool.kind == GENERAL).copied().unwrap();
+    assert_eq!((general.in_use, general.waiting), (0, [0; 5]));
+    assert!(general.open <= general.max && general.idle == general.open);
 }
