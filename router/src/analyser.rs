@@ -32,7 +32,7 @@ const MAX_TEXT_BYTES: usize = 1 << 30;
 /// Analyses statements; shared by all sessions, replaced as a whole when the configuration or the catalog changes.
 #[derive(Debug)]
 pub struct Analyser {
-    tables: Tables,
+    pub(crate) tables: Tables,
     key_type: KeyType,
     shapes: Cache<Box<[u8]>, Arc<Shape>, ByLength, foldhash::quality::RandomState>,
 }

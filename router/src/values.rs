@@ -415,3 +415,6 @@ pub(crate) fn keys_from_array_text(text: &[u8], key_type: KeyType, mut each: imp
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

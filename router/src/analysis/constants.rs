@@ -3,7 +3,7 @@
 //! The tree says where a constant begins; the lexer knows which literal begins there. Both must agree on the value too,
 //! else the constant is no evidence.
 
-use pg_raw_parse::nodes::{A_Const, TypeName};
+use pg_raw_parse::nodes::{A_Const, ParamRef, TypeName};
 use pg_raw_parse::{ConstValue, Node};
 use pgward_config::KeyType;
 
@@ -89,9 +89,7 @@ impl<'t> Constants<'t> {
             }
         }
         let key = match base {
-            Node::ParamRef(param) => {
-                Slot::Param { n: u16::try_from(param.number).ok()?, cast: casts.last().copied().unwrap_or(0) }
-            }
+            Node::ParamRef(param) => Slot::Param { n: number(param)?, cast: casts.last().copied().unwrap_or(0) },
             Node::A_Const(constant) => self.literal(constant)?,
             _ => return None,
         };
@@ -129,11 +127,16 @@ impl<'t> Constants<'t> {
             return None;
         }
         match base {
-            Node::ParamRef(param) => Some(Slot::Param { n: u16::try_from(param.number).ok()?, cast: 0 }),
+            Node::ParamRef(param) => Some(Slot::Param { n: number(param)?, cast: 0 }),
             Node::A_Const(constant) if matches!(constant.val(), Some(ConstValue::String(_))) => self.literal(constant),
             _ => None,
         }
     }
+}
+
+/// The n of `$n`: 1 to 65535 in the protocol.
+fn number(param: &ParamRef) -> Option<u16> {
+    u16::try_from(param.number).ok().filter(|n| *n > 0)
 }
 
 /// What is cast, with the casts' types from the outside in. `None` where a cast may change the value.

@@ -307,3 +307,39 @@ fn regression_tests_are_answered() {
         }
     }
 }
+
+/// Not a test of speed: prints what the hot path takes (`cargo test --release -- --ignored --nocapture hot_path`).
+#[test]
+#[ignore = "prints a measurement"]
+fn hot_path_timing() {
+    let analyser = analyser(KeyType::Uuid);
+    let literal =
+        "SELECT id, name, born FROM patients WHERE id = '550e8400-e29b-41d4-a716-446655440000' AND name <> 'x' LIMIT 1";
+    let param = "SELECT id, name, born FROM patients WHERE id = $1 AND name <> 'x' LIMIT 1";
+    for sql in [literal, param] {
+        let params = CorpusParams::new(KeyType::Uuid);
+        let analysed = analyser.analyse(sql.as_bytes()).unwrap();
+        let time = |what: &str, work: &dyn Fn()| {
+            let best = (0..20).map(|_| {
+                let start = std::time::Instant::now();
+                (0..10_000).for_each(|_| work());
+                start.elapsed().as_nanos() / 10_000
+            });
+            println!("{what}: {} ns", best.min().unwrap());
+        };
+        time("analyse (cached)", &|| drop(std::hint::black_box(analyser.analyse(sql.as_bytes()))));
+        time("evidence", &|| {
+            let _ = std::hint::black_box(analyser.evidence(&analysed, 0, sql.as_bytes(), &params));
+        });
+        time("analyse (parsed)", &|| {
+            let (mut buffer, mut literals) = (Vec::new(), crate::lexer::Literals::new());
+            let lexed = crate::lexer::lex(sql.as_bytes(), &mut buffer, &mut literals, crate::lexer::Cut::Neutral);
+            let _ = std::hint::black_box(super::shape(&analyser.tables, sql.as_bytes(), &literals, lexed.params));
+        });
+        let lexer = std::cell::RefCell::new((Vec::new(), crate::lexer::Literals::new()));
+        time("lex", &|| {
+            let (buffer, literals) = &mut *lexer.borrow_mut();
+            std::hint::black_box(crate::lexer::lex(sql.as_bytes(), buffer, literals, crate::lexer::Cut::Neutral));
+        });
+    }
+}

@@ -197,13 +197,17 @@ impl<'t> Walk<'t> {
                 RefusalKind::NoPatient,
                 format!("{name} holds values of patients' rows, of no patient in particular"),
             )),
-            Named::Undeclared(full) if self.tables.undeclared_are_local() || schema == Some("pg_temp") => {
+            // A temporary table is where the session is.
+            Named::Undeclared(_) if schema == Some("pg_temp") => {}
+            Named::Undeclared(full) if self.tables.undeclared_are_local() => {
                 self.note(&full, TableKind::Local, written);
             }
-            Named::Undeclared(full) => self.refuse(
-                Refusal::new(RefusalKind::UndeclaredTable, format!("table {full} is not declared"))
-                    .hint("Declare it under [[tables]] as a patient, reference or local table."),
-            ),
+            Named::Undeclared(full) => {
+                self.refuse(Refusal::new(RefusalKind::UndeclaredTable, format!("table {full} is not declared")).hint(
+                    "Declare it under [[tables]] as a patient, reference or local table; write pg_temp. before the \
+                         name of a temporary one.",
+                ))
+            }
             Named::Several => self.refuse(
                 Refusal::new(RefusalKind::UndeclaredTable, format!("\"{name}\" may be a table of several schemas"))
                     .hint("Write the schema before the table's name."),
