@@ -137,7 +137,7 @@ async fn each_of_many_waiters_learns_of_a_failed_login() {
         let error = outcome.unwrap_err();
         assert!(error.to_string().contains("not permitted to log in"), "{error}");
     }
-    assert!(started.elapsed() < Duration::from_millis(300));
+    assert!(started.elapsed() < Duration::from_secs(10));
     assert!(node.acquire(GENERAL, Class::Normal, "app").await.is_ok(), "the node is up for others");
     eventually(Duration::from_secs(3), "the node stays up", || node.state().up).await;
 }
