@@ -168,7 +168,7 @@ impl Lexer<'_> {
                 DOT if self.peek(1).is_ascii_digit() => self.number(),
                 DOT => {
                     self.sure &= self.peek(1) != b'.';
-                    self.copy(1);
+                    self.take(byte);
                 }
                 QUOTE => self.string(self.at, LiteralKind::String),
                 DOUBLE => self.quoted_identifier(0),
@@ -176,13 +176,13 @@ impl Lexer<'_> {
                 SEMI => {
                     first_word = cut == Cut::Neutral;
                     self.keep = false;
-                    self.copy(1);
+                    self.take(byte);
                 }
                 STRANGE => {
                     self.sure = false;
-                    self.copy(1);
+                    self.take(byte);
                 }
-                _ => self.copy(1),
+                _ => self.take(byte),
             }
         }
     }
@@ -198,13 +198,19 @@ impl Lexer<'_> {
         self.len += 1;
     }
 
+    /// Takes the byte at hand over into the shape.
+    #[inline]
+    fn take(&mut self, byte: u8) {
+        self.push(byte);
+        self.at += 1;
+    }
+
     /// Takes `count` bytes over into the shape.
     #[inline]
     fn copy(&mut self, count: usize) {
         let end = (self.at + count).min(self.text.len());
-        for i in self.at..end {
-            self.push(self.text[i]);
-        }
+        self.out[self.len..self.len + end - self.at].copy_from_slice(&self.text[self.at..end]);
+        self.len += end - self.at;
         self.at = end;
     }
 
@@ -237,13 +243,15 @@ impl Lexer<'_> {
                 _ => {}
             }
         }
-        let mut at = start;
-        while at < self.text.len() && CONTINUES[self.text[at] as usize] {
-            self.out[self.len] = self.text[at];
-            self.len += 1;
+        let (text, mut at, mut len) = (self.text, start, self.len);
+        while let Some(&byte) = text.get(at)
+            && CONTINUES[byte as usize]
+        {
+            self.out[len] = byte;
+            len += 1;
             at += 1;
         }
-        self.at = at;
+        (self.at, self.len) = (at, len);
         // UESCAPE changes what the token before it means.
         if at - start == 7 && self.text[start..at].eq_ignore_ascii_case(b"uescape") {
             self.sure = false;
@@ -256,13 +264,16 @@ impl Lexer<'_> {
         let escapes = kind == LiteralKind::Escape;
         let mut at = quote + 1;
         loop {
+            let rest = text.get(at..).unwrap_or_default();
+            let found = if escapes { memchr::memchr2(b'\'', b'\\', rest) } else { memchr::memchr(b'\'', rest) };
+            at += found.unwrap_or(rest.len());
             match text.get(at) {
                 None => {
                     self.sure = false;
                     return self.literal(start, text.len(), kind);
                 }
-                Some(b'\\') if escapes => at += 2,
-                Some(b'\'') => {
+                Some(b'\\') => at += 2,
+                Some(_) => {
                     at += 1;
                     if text.get(at) == Some(&b'\'') {
                         self.sure &= kind != LiteralKind::Bit;
@@ -273,7 +284,6 @@ impl Lexer<'_> {
                         return self.literal(start, at, kind);
                     }
                 }
-                Some(_) => at += 1,
             }
         }
     }
