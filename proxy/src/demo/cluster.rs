@@ -27,7 +27,7 @@ pub const DATABASE: &str = "healthcare";
 pub struct Spec {
     /// The shards, with the number of replicas of each.
     pub shards: Vec<(String, usize)>,
-    /// `max_connections` of every server.
+    /// `max_connections` of every server, at least 100: `initdb` noted that a replica needs so many.
     pub max_connections: u32,
     /// The n-th server of the m-th shard takes port `first_port + 10 * m + n` when it is free; other ports, and all
     /// without this, are drawn.
@@ -209,32 +209,20 @@ impl Drop for Cluster {
 }
 
 impl Template {
-    /// Makes a template for these shards in `dir`, unless it is there already: `initdb`, one start in which `prepare`
-    /// fills the primaries, a clean stop. `version` stands for what `prepare` does; a template of another one is made
-    /// again. Several processes may ask at once: one makes it, the others wait.
+    /// Makes a template for the shards of `spec` in `dir`: `initdb`, one start in which `prepare` fills the primaries, a
+    /// clean stop. The folder stays until somebody removes it. Blocks for a few seconds.
     ///
     /// # Errors
     /// The servers do not start, or `prepare` fails.
-    pub fn make(dir: &Path, version: &str, spec: &Spec, prepare: impl FnOnce(&Cluster) -> Result<()>) -> Result<Self> {
+    pub fn make(dir: &Path, spec: &Spec, prepare: impl FnOnce(&Cluster) -> Result<()>) -> Result<Self> {
         ensure!(spec.template.is_none(), "a template is not made from a template");
-        std::fs::create_dir_all(dir)?;
-        let lock = std::fs::File::create(dir.with_extension("lock"))?;
-        lock.lock()?;
-        let stamp = format!("{version} PostgreSQL {}", Installation::find()?.major());
-        let stamp_file = dir.join("stamp");
-        if std::fs::read_to_string(&stamp_file).is_ok_and(|found| found == stamp) {
-            return Ok(Self { dir: dir.to_owned() });
-        }
-        std::fs::remove_dir_all(dir)?;
         let shards = spec.shards.iter().map(|(id, _)| (id.clone(), 0)).collect();
-        let bare = Spec { shards, folder: Folder::Kept, ..spec.clone() };
-        let cluster = Cluster::start(dir, &bare)?;
+        let cluster = Cluster::start(dir, &Spec { shards, folder: Folder::Kept, ..spec.clone() })?;
         prepare(&cluster)?;
         cluster.stop(Shutdown::Fast);
         for shard in &cluster.shards {
             std::fs::rename(shard.primary.dir(), dir.join(format!("{}.data", shard.id)))?;
         }
-        std::fs::write(stamp_file, stamp)?;
         Ok(Self { dir: dir.to_owned() })
     }
 
@@ -328,7 +316,6 @@ fsync = off
 full_page_writes = off
 
 wal_level = replica
-max_wal_senders = 8
 wal_keep_size = 64MB
 wal_retrieve_retry_interval = 250ms
 wal_receiver_status_interval = 1s

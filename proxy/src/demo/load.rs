@@ -82,7 +82,11 @@ impl Load {
         future::try_join_all(regions).await.map(drop)
     }
 
-    async fn run_region(&self, url: &str, region: usize, progress: &Progress) -> Result<()> {
+    /// Brings the patients of one region in.
+    ///
+    /// # Errors
+    /// As [`Load::run`].
+    pub async fn run_region(&self, url: &str, region: usize, progress: &Progress) -> Result<()> {
         let client = connect(url).await?;
         let patients: Vec<Patient> = self.patients_of(region).collect();
         copy(&client, "patients", data::PATIENT_COLUMNS, &patients, Patient::copy_row, progress).await?;

@@ -15,7 +15,7 @@ use super::postgres::Postgres;
 use super::toml::{Files, write_private};
 
 /// Sample patients of each region.
-const SAMPLES: usize = 10;
+pub(super) const SAMPLES: usize = 10;
 
 /// The file's content.
 #[derive(Debug, Serialize, Deserialize)]

@@ -3,7 +3,8 @@
 use std::fmt::{self, Write};
 use std::path::Path;
 
-use super::manifest::{Manifest, ShardEntry};
+use super::load::Load;
+use super::manifest::{Manifest, SAMPLES, ShardEntry};
 
 /// The whole page. `program` is the binary that printed it.
 pub fn page(manifest: &Manifest, program: &Path) -> String {
@@ -34,7 +35,7 @@ fn write_page(out: &mut String, manifest: &Manifest, program: &Path) -> fmt::Res
     }
     writeln!(out, "\n  configuration  {}", manifest.config.display())?;
     writeln!(out, "  audit log      {}", manifest.audit.display())?;
-    writeln!(out, "  what PgWard says  {}", manifest.log.display())?;
+    writeln!(out, "  its own log    {}", manifest.log.display())?;
     if let Some(dir) = manifest.config.parent() {
         writeln!(out, "  for scripts    {}", dir.join("demo.json").display())?;
     }
@@ -49,8 +50,11 @@ fn lines(manifest: &Manifest, program: &Path) -> Vec<(&'static str, String)> {
         manifest.patients.get(region).and_then(|ids| ids.get(n)).map_or("", |id| id.as_str()).to_owned()
     };
     let dir = manifest.config.parent().unwrap_or(Path::new(".")).display();
-    let (eu, west, east, south) =
-        (patient("eu-west", 0), patient("us-west", 1), patient("us-east", 0), patient("ap-south", 0));
+    // An emergency is about what must not be given.
+    let load = Load { seed: manifest.seed, patients: u32::MAX };
+    let allergic = load.patients_of(0).take(SAMPLES).position(|patient| !patient.allergies.is_empty());
+    let (eu, west, south) = (patient("eu-west", 0), patient("us-west", 1), patient("ap-south", 0));
+    let east = patient("us-east", allergic.unwrap_or_default());
     vec![
         (
             "A read: a replica of eu-west-patients answers, and says so.",
@@ -95,10 +99,13 @@ fn lines(manifest: &Manifest, program: &Path) -> Vec<(&'static str, String)> {
         ),
         ("Refused: whose record?", psql("general", "SELECT count(*) FROM patients")),
         (
-            "Refused: a clinic in ap-south-1 asks for a patient of us-east. Its own patients it may see.",
+            "Refused: a clinic in ap-south-1 asks for a patient of us-east.",
             psql("strict-ap", &format!("SELECT family_name FROM patients WHERE id = '{east}'")),
         ),
-        ("", psql("strict-ap", &format!("SELECT family_name FROM patients WHERE id = '{south}'"))),
+        (
+            "But its own patients it may see.",
+            psql("strict-ap", &format!("SELECT family_name FROM patients WHERE id = '{south}'")),
+        ),
         (
             "Why a statement goes where it goes, without sending it.",
             format!(

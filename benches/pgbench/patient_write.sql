@@ -1,0 +1,1 @@
+UPDATE patients SET critical = NOT critical, updated_at = now() WHERE id = :patient;

@@ -1,0 +1,95 @@
+//! A client that says exactly the bytes it is told to: for what no driver would do.
+
+use std::time::Duration;
+
+use bytes::{Buf, BytesMut};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+/// A message of the server side.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Frame {
+    /// Its tag.
+    pub tag: u8,
+    /// Its body.
+    pub body: Vec<u8>,
+}
+
+impl Frame {
+    /// The field of an ErrorResponse, e.g. `C` for the SQLSTATE.
+    pub fn field(&self, code: u8) -> Option<String> {
+        let mut fields = self.body.split(|byte| *byte == 0);
+        let field = fields.find(|field| field.first() == Some(&code))?;
+        Some(String::from_utf8_lossy(&field[1..]).into_owned())
+    }
+}
+
+/// A connection.
+pub struct WireClient {
+    stream: TcpStream,
+    read: BytesMut,
+}
+
+impl WireClient {
+    /// A connection that has said nothing yet.
+    pub async fn open(port: u16) -> Self {
+        let stream = TcpStream::connect(("127.0.0.1", port)).await.expect("the port is open");
+        Self { stream, read: BytesMut::new() }
+    }
+
+    /// A session that is ready for its first query. The user logs in by SCRAM-SHA-256.
+    pub async fn login(port: u16, user: &str, password: &str) -> Self {
+        let mut client = Self::open(port).await;
+        let (mut login, mut out) =
+            pgward_wire::login::Login::new(user, Some(password), pgward::demo::cluster::DATABASE, &[]);
+        client.send(&out).await;
+        loop {
+            out.clear();
+            let frame = client.frame().await.expect("PgWard answers a login");
+            let step = login.frame(frame.tag, &frame.body, &mut out).expect("the login is accepted");
+            if !out.is_empty() {
+                client.send(&out).await;
+            }
+            if matches!(step, pgward_wire::login::Step::Done) {
+                return client;
+            }
+        }
+    }
+
+    /// Sends these bytes.
+    pub async fn send(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).await.expect("PgWard takes the bytes");
+    }
+
+    /// The next message; `None` when PgWard has closed the connection. Panics after ten seconds of silence.
+    pub async fn frame(&mut self) -> Option<Frame> {
+        loop {
+            if self.read.len() >= 5 {
+                let len = u32::from_be_bytes([self.read[1], self.read[2], self.read[3], self.read[4]]) as usize;
+                if self.read.len() > len {
+                    let tag = self.read.get_u8();
+                    self.read.advance(4);
+                    return Some(Frame { tag, body: self.read.split_to(len - 4).to_vec() });
+                }
+            }
+            let read = self.stream.read_buf(&mut self.read);
+            let read = tokio::time::timeout(Duration::from_secs(10), read).await.expect("PgWard answers");
+            if matches!(read, Ok(0) | Err(_)) {
+                return None;
+            }
+        }
+    }
+
+    /// Messages up to and with ReadyForQuery, or to the end of the connection.
+    pub async fn until_ready(&mut self) -> Vec<Frame> {
+        let mut frames = Vec::new();
+        while let Some(frame) = self.frame().await {
+            let ready = frame.tag == b'Z';
+            frames.push(frame);
+            if ready {
+                break;
+            }
+        }
+        frames
+    }
+}
