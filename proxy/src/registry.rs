@@ -1,15 +1,15 @@
 //! All sessions of the process: who is here, how to reach their tasks, and which server runs what for whom.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
 use pgward_config::User;
-use pgward_pools::CancelTarget;
+use pgward_pools::{CancelTarget, Node};
 use pgward_wire::PgError;
 use ring::rand::{SecureRandom, SystemRandom};
 
@@ -45,6 +45,8 @@ pub(crate) struct Handle {
     kill: AtomicU8,
     /// Tick since when the session is silent in a transaction, 0 when it is not.
     idle_in_transaction: AtomicU32,
+    /// Tick since when the session waits for the first byte of a server's answer, 0 when it does not.
+    awaiting: AtomicU32,
     server: Mutex<ServerSide>,
 }
 
@@ -52,6 +54,7 @@ pub(crate) struct Handle {
 #[derive(Debug, Default)]
 struct ServerSide {
     target: Option<CancelTarget>,
+    node: Weak<Node>,
     /// A CancelRequest is on its way: the server may be hit by it later, and is not used for anybody else.
     cancelling: bool,
 }
@@ -80,19 +83,27 @@ impl Handle {
         }
     }
 
+    /// The session waits for a server's answer since this tick; 0 for no longer.
+    pub(crate) fn set_awaiting(&self, since: u32) {
+        self.awaiting.store(since, Ordering::Relaxed);
+    }
+
     pub(crate) fn set_idle_in_transaction(&self, since: Option<u32>) {
         self.idle_in_transaction.store(since.unwrap_or(0), Ordering::Relaxed);
     }
 
-    /// A server works for the session from now on.
-    pub(crate) fn attach(&self, target: CancelTarget) {
-        self.server.lock().target = Some(target);
+    /// A server of this node works for the session from now on.
+    pub(crate) fn attach(&self, target: CancelTarget, node: &Arc<Node>) {
+        let mut server = self.server.lock();
+        server.target = Some(target);
+        server.node = Arc::downgrade(node);
     }
 
     /// It does no longer: true if no CancelRequest is on its way to it.
     pub(crate) fn detach(&self) -> bool {
         let mut server = self.server.lock();
         server.target = None;
+        self.awaiting.store(0, Ordering::Relaxed);
         !std::mem::take(&mut server.cancelling)
     }
 }
@@ -102,6 +113,7 @@ impl Handle {
 pub(crate) struct Registry {
     sessions: Mutex<HashMap<i32, Arc<Handle>>>,
     next: AtomicU64,
+    ticks: AtomicU32,
     started: Instant,
     random: SystemRandom,
 }
@@ -111,14 +123,37 @@ impl Registry {
         Self {
             sessions: Mutex::default(),
             next: AtomicU64::new(1),
+            ticks: AtomicU32::new(1),
             started: Instant::now(),
             random: SystemRandom::new(),
         }
     }
 
-    /// Seconds since the start, from 1: the coarse clock of idle times.
+    /// Seconds since the start, from 1: the coarse clock of idle and waiting times, which costs a load.
     pub(crate) fn now(&self) -> u32 {
-        u32::try_from(self.started.elapsed().as_secs()).unwrap_or(u32::MAX).saturating_add(1)
+        self.ticks.load(Ordering::Relaxed)
+    }
+
+    /// Brings the coarse clock up to date.
+    pub(crate) fn tick(&self) {
+        let seconds = u32::try_from(self.started.elapsed().as_secs()).unwrap_or(u32::MAX);
+        self.ticks.store(seconds.saturating_add(1), Ordering::Relaxed);
+    }
+
+    /// Nodes that a session waits for since `limit` or longer without a byte: they may be frozen, or at a long
+    /// statement, which a probe tells apart.
+    pub(crate) fn silent_nodes(&self, limit: Duration) -> Vec<Arc<Node>> {
+        let now = u64::from(self.now());
+        let mut silent: Vec<Arc<Node>> = Vec::new();
+        for handle in self.sessions.lock().values() {
+            let since = u64::from(handle.awaiting.load(Ordering::Relaxed));
+            if since == 0 || now.saturating_sub(since) < limit.as_secs() {
+                continue;
+            }
+            let node = handle.server.lock().node.upgrade();
+            silent.extend(node.filter(|node| !silent.iter().any(|known| Arc::ptr_eq(known, node))));
+        }
+        silent
     }
 
     /// How many sessions there are.
@@ -160,6 +195,7 @@ impl Registry {
             waker: AtomicWaker::new(),
             kill: AtomicU8::new(0),
             idle_in_transaction: AtomicU32::new(0),
+            awaiting: AtomicU32::new(0),
             server: Mutex::default(),
         });
         sessions.insert(pid, Arc::clone(&handle));
@@ -259,12 +295,12 @@ mod tests {
     fn a_server_that_is_being_cancelled_is_not_undisturbed() {
         let registry = Registry::new();
         let handle = registry.enter(&user(None), 1).unwrap();
-        handle.attach(target());
+        handle.server.lock().target = Some(target());
         assert!(handle.detach());
-        handle.attach(target());
+        handle.server.lock().target = Some(target());
         handle.server.lock().cancelling = true;
         assert!(!handle.detach());
-        handle.attach(target());
+        handle.server.lock().target = Some(target());
         assert!(handle.detach(), "the next server is another one");
     }
 

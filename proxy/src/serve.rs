@@ -15,6 +15,7 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use pgward_audit::{AuditLog, Event, EventKind};
 use pgward_config::{Config, Listener};
+use pgward_pools::Failure;
 use ring::rand::{SecureRandom, SystemRandom};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::runtime::{Builder, Handle, Runtime};
@@ -33,7 +34,9 @@ use crate::state::{Shared, State};
 
 /// Connections that the kernel holds until they are accepted.
 const BACKLOG: u32 = 4096;
-/// How often idle transactions are looked for.
+/// A server that has not begun to answer in this time is looked after (SPEC: slower than this counts as failing).
+const SILENCE: Duration = Duration::from_secs(2);
+/// How often idle transactions and silent servers are looked for.
 const TICK: Duration = Duration::from_secs(1);
 
 /// The running process.
@@ -220,6 +223,10 @@ impl Proxy {
             let mut tick = tokio::time::interval(TICK);
             loop {
                 tick.tick().await;
+                proxy.shared.registry.tick();
+                for node in proxy.shared.registry.silent_nodes(SILENCE) {
+                    node.report_failure(Failure::Timeout);
+                }
                 let limit = proxy.shared.state.load().config.proxy.idle_in_transaction_timeout;
                 if let Some(limit) = limit {
                     proxy.shared.registry.kill_idle_in_transaction(limit);

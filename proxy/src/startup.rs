@@ -7,6 +7,8 @@ use std::time::SystemTime;
 use bytes::BytesMut;
 use pgward_audit::{Event, EventKind, Who};
 use pgward_config::AuthMethod;
+use pgward_pools::Settings;
+use pgward_router::NoParams;
 use pgward_wire::startup::{FirstPacket, Startup};
 use pgward_wire::tag::frontend as tag;
 use pgward_wire::{PgError, ProtocolError, TxStatus, backend, frame};
@@ -14,7 +16,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::auth::{MECHANISM, ScramExchange, wrong_password};
-use crate::session::{Session, from_startup};
+use crate::session::{Session, from_startup, refusal_error, statements};
 use crate::state::{Shared, State};
 
 /// The minor version of protocol 3 that is spoken.
@@ -54,20 +56,12 @@ pub(crate) async fn serve(shared: Arc<Shared>, listener: Arc<str>, mut stream: T
     let Some(listener) = state.config.listeners.iter().position(|known| known.name == listener) else { return };
     let login = Login { shared: &shared, state: &state, listener, address };
     let admitted = tokio::time::timeout(state.config.proxy.startup_timeout, login.admit(&mut stream)).await;
-    let (user, startup, handle) = match admitted {
+    let (user, settings, handle) = match admitted {
         Ok(Ok(admitted)) => admitted,
         Ok(Err(Leave::Silently)) | Err(_) => return,
         Ok(Err(Leave::Told(error))) => return tell(&mut stream, error).await,
     };
     let _count = Counted::new(&shared);
-    let settings = match from_startup(&startup.params) {
-        Ok(settings) => settings,
-        Err(detail) => {
-            shared.registry.leave(&handle);
-            let error = PgError::error("22023", "invalid startup parameter").with_detail(detail);
-            return tell(&mut stream, error).await;
-        }
-    };
     let session = Session::new(
         Arc::clone(&shared),
         Arc::clone(&state),
@@ -119,7 +113,7 @@ struct Login<'a> {
     address: SocketAddr,
 }
 
-type Admitted = (usize, Startup, Arc<crate::registry::Handle>);
+type Admitted = (usize, Arc<Settings>, Arc<crate::registry::Handle>);
 
 impl Login<'_> {
     async fn admit(&self, stream: &mut TcpStream) -> Result<Admitted, Leave> {
@@ -142,7 +136,7 @@ impl Login<'_> {
             }
             Err(silently) => return Err(silently),
         };
-        self.check(&startup, user).inspect_err(|error| self.record_refused(&user_name, error))?;
+        let settings = self.check(&startup, user).inspect_err(|error| self.record_refused(&user_name, error))?;
         let handle = self.enter(user).inspect_err(|error| self.record_refused(&user_name, error))?;
         backend::put_authentication_ok(&mut out);
         self.greet(&startup, &mut out).inspect_err(|_| self.shared.registry.leave(&handle))?;
@@ -152,7 +146,7 @@ impl Login<'_> {
             self.shared.registry.leave(&handle);
             return Err(error.into());
         }
-        Ok((user, startup, handle))
+        Ok((user, settings, handle))
     }
 
     /// The startup message, behind requests for encryption, which are declined. A cancel request ends here.
@@ -210,8 +204,8 @@ impl Login<'_> {
         }
     }
 
-    /// What must hold for any session.
-    fn check(&self, startup: &Startup, user: usize) -> Result<(), PgError> {
+    /// What must hold for any session; the parameters that it asks for.
+    fn check(&self, startup: &Startup, user: usize) -> Result<Arc<Settings>, PgError> {
         let config = &self.state.config;
         let database = startup.database().unwrap_or_default();
         if database != &*config.proxy.database {
@@ -232,7 +226,20 @@ impl Login<'_> {
         }
         let name = &config.users[user].name;
         tracing::debug!(user = %name, address = %self.address, "authenticated");
-        Ok(())
+        self.settings(startup)
+    }
+
+    /// The parameters that the client asks for: what it could not SET later it cannot begin with either.
+    fn settings(&self, startup: &Startup) -> Result<Arc<Settings>, PgError> {
+        let settings = from_startup(&startup.params)
+            .map_err(|detail| PgError::error("22023", "invalid startup parameter").with_detail(detail))?;
+        let analyser = &self.state.analyser;
+        for sql in statements(&settings) {
+            let sql = sql.as_bytes();
+            let judged = analyser.analyse(sql).and_then(|analysed| analyser.evidence(&analysed, 0, sql, &NoParams));
+            judged.map_err(|refusal| refusal_error(&refusal))?;
+        }
+        Ok(settings)
     }
 
     fn enter(&self, user: usize) -> Result<Arc<crate::registry::Handle>, PgError> {

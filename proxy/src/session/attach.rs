@@ -114,7 +114,8 @@ impl Session {
                 self.tx = Tx::Open(pgward_wire::TxStatus::InTransaction);
             }
         }
-        self.handle.attach(lease.cancel_target());
+        self.handle.attach(lease.cancel_target(), &node);
+        self.handle.set_awaiting(self.shared.registry.now());
         self.attached = Some(Attached {
             lease,
             node,

@@ -33,8 +33,9 @@ use pgward_wire::tag::frontend as tag;
 use pgward_wire::{PgError, TxStatus, backend, frame};
 use tokio::net::TcpStream;
 
+pub(crate) use errors::refusal as refusal_error;
 pub(crate) use prepared::Statements;
-pub(crate) use settings::from_startup;
+pub(crate) use settings::{from_startup, statements};
 
 use crate::registry::Handle;
 use crate::state::{Shared, State};

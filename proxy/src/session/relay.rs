@@ -208,6 +208,7 @@ impl Session {
         if !attached.timed {
             attached.timed = true;
             attached.node.report_response(attached.sent.elapsed());
+            self.handle.set_awaiting(0);
         }
         let mut heard = Heard::default();
         // An incomplete message of before is completed first.
@@ -235,7 +236,7 @@ impl Session {
             }
         }
         let frames = heard.copy_in == Some(true) || heard.skip_to_sync;
-        let failure = heard.silent_failure.take();
+        let failure = heard.fatal.take().or_else(|| heard.silent_failure.take());
         self.apply(heard);
         if written.is_err() {
             return Some(Wake::ClientGone);

@@ -30,8 +30,8 @@ pub(crate) struct Heard {
     pub(crate) early_sync: bool,
     /// A step that the proxy sent ahead (settings, BEGIN) failed.
     pub(crate) silent_failure: Option<String>,
-    /// SQLSTATE of the last error that the server reported.
-    pub(crate) sqlstate: Option<[u8; 5]>,
+    /// The server said goodbye, with these words.
+    pub(crate) fatal: Option<String>,
 }
 
 /// Something that a session's parameters depend on.
@@ -270,8 +270,13 @@ impl Ear<'_> {
 
     fn error(&mut self, body: &[u8]) -> Result<Verdict, ProtocolError> {
         let fields = backend::error_fields(body)?;
-        self.heard.sqlstate = fields.sqlstate.try_into().ok();
         self.heard.copy_in = Some(false);
+        // The server is about to close: its session is over, whatever was asked. (A refused client's own FATAL would
+        // be the session's end for the client too, but the proxy has other servers.)
+        if matches!(fields.severity, b"FATAL" | b"PANIC") {
+            self.heard.fatal = Some(String::from_utf8_lossy(fields.message).into_owned());
+            return Ok(Verdict::Drop);
+        }
         match self.work.expects.front_mut() {
             Some(Expect::Query { .. }) => {
                 self.heard.events.push(Event::Failed);
@@ -290,7 +295,7 @@ impl Ear<'_> {
                 self.heard.silent_failure = Some(String::from_utf8_lossy(fields.message).into_owned());
                 Ok(Verdict::Drop)
             }
-            // Nothing asked: the server says goodbye (57P01) before it closes.
+            // Nothing asked.
             None => Ok(Verdict::Drop),
             Some(_) => {
                 self.heard.events.push(Event::Failed);

@@ -77,16 +77,56 @@ pub(crate) fn from_startup(params: &[(String, String)]) -> Result<Arc<Settings>,
             "user" | "database" | "replication" => {}
             "options" => {
                 for (name, value) in options(value)? {
-                    map.insert(Arc::from(name.to_ascii_lowercase()), quoted(&value));
+                    insert(&mut map, &name, &value);
                 }
             }
             name if name.starts_with("_pq_.") => {}
-            name => {
-                map.insert(Arc::from(name.to_ascii_lowercase()), quoted(value));
-            }
+            name => insert(&mut map, name, value),
         }
     }
     Ok(Settings::of(map))
+}
+
+fn insert(map: &mut BTreeMap<Arc<str>, String>, name: &str, value: &str) {
+    let name = name.to_ascii_lowercase();
+    let value = if LISTS_OF_NAMES.contains(&name.as_str()) { quoted_list(value) } else { quoted(value) };
+    map.insert(Arc::from(name), value);
+}
+
+/// Parameters whose value is a list of names (GUC_LIST_QUOTE in `src/backend/utils/misc/guc_tables.c`): in SET each name
+/// is a value of its own, while at startup they come as one text.
+const LISTS_OF_NAMES: [&str; 4] =
+    ["search_path", "temp_tablespaces", "local_preload_libraries", "session_preload_libraries"];
+
+/// The names of a list as values for SET: folded to lower case unless quoted, as SplitIdentifierString does.
+fn quoted_list(text: &str) -> String {
+    let mut names = vec![String::new()];
+    let mut in_quotes = false;
+    let mut chars = text.chars().peekable();
+    while let Some(c) = chars.next() {
+        let name = names.last_mut().expect("the list is never empty");
+        match c {
+            '"' if in_quotes && chars.peek() == Some(&'"') => name.extend(chars.next()),
+            '"' => in_quotes = !in_quotes,
+            ',' if !in_quotes => names.push(String::new()),
+            c if c.is_whitespace() && !in_quotes => {}
+            c if in_quotes => name.push(c),
+            c => name.extend(c.to_lowercase()),
+        }
+    }
+    names.iter().map(|name| quoted(name)).collect::<Vec<_>>().join(", ")
+}
+
+/// The settings as SET statements, so that they can be judged like a client's own.
+pub(crate) fn statements(settings: &Settings) -> Vec<String> {
+    let statement = |(name, value): (&Arc<str>, &String)| {
+        let mut sql = "SET ".to_owned();
+        push_name(&mut sql, name);
+        sql.push_str(" TO ");
+        sql.push_str(value);
+        sql
+    };
+    settings.values().iter().map(statement).collect()
 }
 
 /// Splits `options` as the postmaster does (pg_split_opts): spaces separate, a backslash keeps the next character.
@@ -156,10 +196,17 @@ mod tests {
     }
 
     #[test]
+    fn a_list_of_names_is_several_values() {
+        let params = [("search_path".to_owned(), "Care, \"Big, \"\"One\", $user".to_owned())];
+        let found = from_startup(&params).unwrap();
+        assert_eq!(found, settings(&[("search_path", "'care', 'Big, \"One', '$user'")]));
+    }
+
+    #[test]
     fn startup_options_are_split_as_the_postmaster_does() {
         let params = [("options".to_owned(), r"-c search_path=a\ b --work-mem=4MB -cgeqo=off".to_owned())];
         let found = from_startup(&params).unwrap();
-        let want = settings(&[("search_path", "'a b'"), ("work_mem", "'4MB'"), ("geqo", "'off'")]);
+        let want = settings(&[("search_path", "'ab'"), ("work_mem", "'4MB'"), ("geqo", "'off'")]);
         assert_eq!(found, want);
         assert!(from_startup(&[("options".to_owned(), "-d 5".to_owned())]).is_err());
     }
