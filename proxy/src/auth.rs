@@ -44,7 +44,7 @@ impl ScramExchange {
     /// # Errors
     /// 28P01, or 08P01 for a message that is not SCRAM's.
     pub(crate) fn first(self, exists: bool, body: &[u8], out: &mut BytesMut) -> Result<ScramProof, PgError> {
-        let response = SaslInitialResponse::parse(body)?;
+        let response = SaslInitialResponse::from_body(body)?;
         if response.mechanism != MECHANISM.as_bytes() {
             return Err(ProtocolError::new("the client selected a SASL mechanism that was not offered").into());
         }

@@ -61,10 +61,10 @@ impl State {
 }
 
 fn open_directory(path: &Path, key: &str, previous: Option<&State>) -> anyhow::Result<Arc<EmbeddedDirectory>> {
-    if let Some(directory) = previous.and_then(|previous| previous.directory.as_ref()) {
-        if directory.is(path, key.as_bytes()) {
-            return Ok(Arc::clone(directory));
-        }
+    if let Some(directory) = previous.and_then(|previous| previous.directory.as_ref())
+        && directory.is(path, key.as_bytes())
+    {
+        return Ok(Arc::clone(directory));
     }
     let directory = EmbeddedDirectory::open(path, key.as_bytes())
         .with_context(|| format!("the patient directory {} cannot be opened", path.display()))?;

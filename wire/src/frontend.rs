@@ -32,7 +32,7 @@ pub struct Parse<'a> {
 impl<'a> Parse<'a> {
     /// # Errors
     /// When the body is not a Parse, exactly.
-    pub fn parse(body: &'a [u8]) -> Result<Self, ProtocolError> {
+    pub fn from_body(body: &'a [u8]) -> Result<Self, ProtocolError> {
         let mut reader = Reader::new("Parse", body);
         let name = reader.string()?;
         let text = reader.string()?;
@@ -63,7 +63,7 @@ pub struct Bind<'a> {
 impl<'a> Bind<'a> {
     /// # Errors
     /// When the body is not a Bind, exactly.
-    pub fn parse(body: &'a [u8]) -> Result<Self, ProtocolError> {
+    pub fn from_body(body: &'a [u8]) -> Result<Self, ProtocolError> {
         let mut reader = Reader::new("Bind", body);
         let portal = reader.string()?;
         let statement = reader.string()?;
@@ -150,7 +150,7 @@ pub struct Describe<'a> {
 impl<'a> Describe<'a> {
     /// # Errors
     /// When the body is not a Describe, exactly.
-    pub fn parse(body: &'a [u8]) -> Result<Self, ProtocolError> {
+    pub fn from_body(body: &'a [u8]) -> Result<Self, ProtocolError> {
         object("Describe", body).map(|(kind, name)| Self { kind, name })
     }
 }
@@ -167,7 +167,7 @@ pub struct Close<'a> {
 impl<'a> Close<'a> {
     /// # Errors
     /// When the body is not a Close, exactly.
-    pub fn parse(body: &'a [u8]) -> Result<Self, ProtocolError> {
+    pub fn from_body(body: &'a [u8]) -> Result<Self, ProtocolError> {
         object("Close", body).map(|(kind, name)| Self { kind, name })
     }
 }
@@ -196,7 +196,7 @@ pub struct Execute<'a> {
 impl<'a> Execute<'a> {
     /// # Errors
     /// When the body is not an Execute, exactly.
-    pub fn parse(body: &'a [u8]) -> Result<Self, ProtocolError> {
+    pub fn from_body(body: &'a [u8]) -> Result<Self, ProtocolError> {
         let mut reader = Reader::new("Execute", body);
         let portal = reader.string()?;
         let max_rows = reader.i32()?;
@@ -297,7 +297,7 @@ pub struct SaslInitialResponse<'a> {
 impl<'a> SaslInitialResponse<'a> {
     /// # Errors
     /// When the body is not a SASLInitialResponse with data, exactly.
-    pub fn parse(body: &'a [u8]) -> Result<Self, ProtocolError> {
+    pub fn from_body(body: &'a [u8]) -> Result<Self, ProtocolError> {
         let mut reader = Reader::new("SASLInitialResponse", body);
         let mechanism = reader.string()?;
         let data = value(&mut reader)?.ok_or_else(|| reader.invalid("it carries no data"))?;

@@ -107,12 +107,10 @@ impl Session {
         (self.work.passing, self.work.emitted) = (0, 0);
         self.bring_to_settings(&mut lease, &node).await?;
         let describe_only = need == Need::Describe;
-        if !describe_only {
-            if let Tx::Opening(Opening { texts, .. }) = &self.tx {
-                frontend::put_query(&mut self.work.to_server, texts);
-                self.work.expects.push_back(Expect::SilentQuery { opens: true });
-                self.tx = Tx::Open(pgward_wire::TxStatus::InTransaction);
-            }
+        if !describe_only && let Tx::Opening(Opening { texts, .. }) = &self.tx {
+            frontend::put_query(&mut self.work.to_server, texts);
+            self.work.expects.push_back(Expect::SilentQuery { opens: true });
+            self.tx = Tx::Open(pgward_wire::TxStatus::InTransaction);
         }
         self.handle.attach(lease.cancel_target(), &node);
         self.handle.set_awaiting(self.shared.registry.now());

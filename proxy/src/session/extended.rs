@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use pgward_router::{Action, Params};
+use pgward_wire::backend;
 use pgward_wire::frontend::{self, Bind, Object};
-use pgward_wire::{PgError, backend};
 
 use super::copy::CopyGuard;
 use super::prepared::Prepared;
@@ -36,7 +36,7 @@ impl Params for Values<'_> {
 
 impl Session {
     pub(super) fn parse(&mut self, body: &[u8]) -> Result<Step, Fatal> {
-        let parse = frontend::Parse::parse(body)?;
+        let parse = frontend::Parse::from_body(body)?;
         let analysed = match self.state.analyser.analyse(parse.text) {
             Ok(analysed) => analysed,
             Err(refusal) => {
@@ -102,7 +102,7 @@ impl Session {
     }
 
     pub(super) fn bind(&mut self, _frame: &[u8], body: &[u8]) -> Result<Step, Fatal> {
-        let bind = Bind::parse(body)?;
+        let bind = Bind::from_body(body)?;
         if let Some(error) = self.denied.take() {
             self.refuse(&error, false);
             return Ok(Step::Done);
@@ -126,13 +126,12 @@ impl Session {
                         return Ok(Step::Done);
                     }
                 }
-                match self.place_bind(&statement, &bind) {
-                    Ok(Placed::Here(pending)) => pending,
-                    Ok(Placed::Elsewhere(step)) => return Ok(step),
-                    Err(error) => {
-                        self.refuse(&error, false);
-                        return Ok(Step::Done);
-                    }
+                if let Some(step) = self.place_bind(&statement, &bind) {
+                    return Ok(step);
+                }
+                match self.pending.take() {
+                    Some(pending) => pending,
+                    None => return Err(Fatal(errors::internal("a Bind lost its decision"))),
                 }
             }
         };
@@ -140,30 +139,32 @@ impl Session {
         Ok(Step::Done)
     }
 
-    /// Decides about a Bind: it can run on the attached server, or another must be attached first.
-    fn place_bind(&mut self, statement: &Arc<Prepared>, bind: &Bind<'_>) -> Result<Placed, PgError> {
-        if let Some(Action::CopyFrom(copy)) = first_action(statement) {
-            if self.must_guard(copy) && self.attached.as_ref().is_none_or(|attached| attached.describe_only) {
-                if self.attached.is_some() {
-                    return Ok(Placed::Elsewhere(self.leave_describer()));
-                }
-                // Decided by the rows; until then the statement waits as a portal of the proxy's own.
+    /// Decides about a Bind. `None`: the decision is in `self.pending`, and the server for it is attached.
+    fn place_bind(&mut self, statement: &Arc<Prepared>, bind: &Bind<'_>) -> Option<Step> {
+        let describer = self.attached.as_ref().is_some_and(|attached| attached.describe_only);
+        match first_action(statement) {
+            // Parse and Describe alone went to the home shard: it is left, in peace, for the statement's own.
+            Some(Action::CopyFrom(copy)) if self.must_guard(copy) && describer => return Some(self.leave_describer()),
+            // Decided by the rows; until then the statement waits as a portal of the proxy's own.
+            Some(Action::CopyFrom(copy)) if self.must_guard(copy) => {
                 self.local_portals.retain(|(portal, _)| **portal != *bind.portal);
                 self.local_portals.push((bind.portal.into(), Arc::clone(statement)));
-                self.work.ops.push(Op::Fake(Bytes::from_static(backend::BIND_COMPLETE)));
-                return Ok(Placed::Elsewhere(Step::Done));
+                self.reply(Bytes::from_static(backend::BIND_COMPLETE));
+                return Some(Step::Done);
             }
+            _ => {}
         }
         let values = Values { bind, types: &statement.types };
-        let pending = self.decide(&statement.analysed, &statement.text, &values)?;
-        match &self.attached {
-            None => {
+        match self.decide(&statement.analysed, &statement.text, &values) {
+            Ok(_) if describer => Some(self.leave_describer()),
+            Ok(pending) => {
                 self.pending = Some(pending);
-                Ok(Placed::Elsewhere(Step::Attach(Need::Run)))
+                self.attached.is_none().then_some(Step::Attach(Need::Run))
             }
-            // Parse and Describe alone went to the home shard: it is left, in peace, for the statement's own.
-            Some(attached) if attached.describe_only => Ok(Placed::Elsewhere(self.leave_describer())),
-            Some(_) => Ok(Placed::Here(pending)),
+            Err(error) => {
+                self.refuse(&error, false);
+                Some(Step::Done)
+            }
         }
     }
 
@@ -198,7 +199,7 @@ impl Session {
     }
 
     pub(super) fn describe(&mut self, frame: &[u8], body: &[u8]) -> Result<Step, Fatal> {
-        let describe = frontend::Describe::parse(body)?;
+        let describe = frontend::Describe::from_body(body)?;
         match describe.kind {
             Object::Statement => {
                 let Some((statement, named)) = self.statement(describe.name) else {
@@ -228,7 +229,7 @@ impl Session {
     }
 
     pub(super) fn execute(&mut self, frame: &[u8], body: &[u8]) -> Result<Step, Fatal> {
-        let execute = frontend::Execute::parse(body)?;
+        let execute = frontend::Execute::from_body(body)?;
         if let Some((_, statement)) = self.local_portals.iter().find(|(portal, _)| **portal == *execute.portal) {
             let statement = Arc::clone(statement);
             return Ok(self.execute_local(&statement));
@@ -278,7 +279,7 @@ impl Session {
     }
 
     pub(super) fn close(&mut self, frame: &[u8], body: &[u8]) -> Result<Step, Fatal> {
-        let close = frontend::Close::parse(body)?;
+        let close = frontend::Close::from_body(body)?;
         match close.kind {
             // Servers keep the statement for others; only the client's name for it goes.
             Object::Statement => {
@@ -376,11 +377,6 @@ impl Session {
         self.work.ops.push(Op::Raw { frame, answer });
         self.emit();
     }
-}
-
-enum Placed {
-    Here(super::route::Pending),
-    Elsewhere(Step),
 }
 
 /// The action of a prepared statement; `None` for an empty one.

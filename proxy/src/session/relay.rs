@@ -101,10 +101,10 @@ impl Session {
     }
 
     fn poll_io(&mut self, cx: &mut Context<'_>) -> Poll<Wake> {
-        if let Some(kill) = self.handle.killed() {
-            if kill.is_immediate() || (self.attached.is_none() && matches!(self.tx, Tx::Idle) && !self.closed) {
-                return Poll::Ready(Wake::Kill(kill));
-            }
+        if let Some(kill) = self.handle.killed()
+            && (kill.is_immediate() || (self.attached.is_none() && matches!(self.tx, Tx::Idle) && !self.closed))
+        {
+            return Poll::Ready(Wake::Kill(kill));
         }
         loop {
             let mut progress = false;

@@ -19,6 +19,8 @@ use smallvec::SmallVec;
 use super::work::Effects;
 use super::{Session, errors};
 
+/// Where the patients of some evidence are.
+type Places = SmallVec<[Option<Located>; 1]>;
 /// The audit's name of a patient: 32 hexadecimal digits.
 type PatientHash = [u8; 32];
 
@@ -108,7 +110,7 @@ impl Session {
         failed: &[usize],
         pending: &mut Pending,
     ) -> Result<(), Refusal> {
-        let mut seen: SmallVec<[(Evidence, SmallVec<[Option<Located>; 1]>); 1]> = SmallVec::new();
+        let mut seen: SmallVec<[(Evidence, Places); 1]> = SmallVec::new();
         for n in 0..analysed.shape.statements.len() {
             let evidence = self.state.analyser.evidence(analysed, n, sql, params)?;
             let (note, located) = self.resolve(&evidence);
@@ -152,7 +154,7 @@ impl Session {
     }
 
     /// Where the patients of some evidence are, and how the audit names them.
-    pub(super) fn resolve(&self, evidence: &Evidence) -> (Note, SmallVec<[Option<Located>; 1]>) {
+    pub(super) fn resolve(&self, evidence: &Evidence) -> (Note, Places) {
         let mut note = Note::default();
         let mut located = SmallVec::new();
         for mention in &evidence.mentions {

@@ -38,11 +38,11 @@ impl Session {
                 self.refuse(&error, true);
                 return Ok(Step::Done);
             }
-            if let Action::CopyFrom(copy) = &statement.action {
-                if self.must_guard(copy) {
-                    let copy = copy.clone();
-                    return Ok(self.guarded_copy(&copy, sql, &analysed.shape.fingerprint, true));
-                }
+            if let Action::CopyFrom(copy) = &statement.action
+                && self.must_guard(copy)
+            {
+                let copy = copy.clone();
+                return Ok(self.guarded_copy(&copy, sql, &analysed.shape.fingerprint, true));
             }
         } else if let Err(error) = self.check_several(&analysed) {
             self.refuse(&error, true);

@@ -143,6 +143,7 @@ pub(crate) struct Work {
 }
 
 thread_local! {
+    #[allow(clippy::vec_box, reason = "sessions pass the box on, not what is in it")]
     static WORKS: RefCell<Vec<Box<Work>>> = const { RefCell::new(Vec::new()) };
     static BUFFERS: RefCell<Vec<BytesMut>> = const { RefCell::new(Vec::new()) };
 }
