@@ -6,8 +6,8 @@ use std::time::SystemTime;
 
 use bytes::BytesMut;
 use pgward_audit::{Event, EventKind, Who};
-use pgward_config::AuthMethod;
-use pgward_pools::Settings;
+use pgward_config::{AuthMethod, Class, NodeRole, PoolKind};
+use pgward_pools::{Clean, Node, Parameters, Settings};
 use pgward_router::NoParams;
 use pgward_wire::startup::{FirstPacket, Startup};
 use pgward_wire::tag::frontend as tag;
@@ -137,9 +137,9 @@ impl Login<'_> {
             Err(silently) => return Err(silently),
         };
         let settings = self.check(&startup, user).inspect_err(|error| self.record_refused(&user_name, error))?;
-        let handle = self.enter(user).inspect_err(|error| self.record_refused(&user_name, error))?;
         backend::put_authentication_ok(&mut out);
-        self.greet(&startup, &mut out).inspect_err(|_| self.shared.registry.leave(&handle))?;
+        self.greet(&startup, user, &mut out).await?;
+        let handle = self.enter(user).inspect_err(|error| self.record_refused(&user_name, error))?;
         backend::put_backend_key_data(&mut out, handle.pid, &handle.key);
         backend::put_ready_for_query(&mut out, TxStatus::Idle);
         if let Err(error) = stream.write_all(&out).await {
@@ -247,13 +247,39 @@ impl Login<'_> {
         self.shared.registry.enter(&config.users[user], config.proxy.max_clients)
     }
 
-    /// Reports the servers' parameters, with what the client asked for in their place.
-    fn greet(&self, startup: &Startup, out: &mut BytesMut) -> Result<(), PgError> {
+    /// Every node, those of the origin's home shard first.
+    fn nodes(&self) -> impl Iterator<Item = &Arc<Node>> {
         let origin = &self.state.config.listeners[self.listener].origin;
         let home = self.state.config.shards.iter().position(|shard| shard.region == *origin);
-        let others = (0..self.state.config.shards.len()).filter(|shard| Some(*shard) != home);
-        let nodes = home.into_iter().chain(others).flat_map(|shard| self.state.fleet.shard(shard).iter());
-        let parameters = nodes.filter_map(|node| node.parameters()).next().ok_or_else(|| {
+        let others = (0..self.state.config.shards.len()).filter(move |shard| Some(*shard) != home);
+        home.into_iter().chain(others).flat_map(|shard| self.state.fleet.shard(shard).iter())
+    }
+
+    /// The parameters that a server reported at its login. Right after the start, or when no connections are opened
+    /// ahead, there was none: one is asked for.
+    async fn parameters(&self, user: usize) -> Option<Parameters> {
+        if let Some(known) = self.nodes().find_map(|node| node.parameters()) {
+            return Some(known);
+        }
+        let role = &self.state.config.users[user].server_role;
+        for node in self.nodes().filter(|node| node.state().up) {
+            let pool = match node.role {
+                NodeRole::Primary => PoolKind::General,
+                NodeRole::Replica => PoolKind::ReadOnly,
+            };
+            if let Ok(lease) = node.acquire(pool, Class::Normal, role).await {
+                if let Some(clean) = Clean::prove(TxStatus::Idle, 0) {
+                    lease.release(clean);
+                }
+                return node.parameters();
+            }
+        }
+        None
+    }
+
+    /// Reports the servers' parameters, with what the client asked for in their place.
+    async fn greet(&self, startup: &Startup, user: usize, out: &mut BytesMut) -> Result<(), PgError> {
+        let parameters = self.parameters(user).await.ok_or_else(|| {
             PgError::error("57P03", "no server has answered yet, so that the session cannot be greeted")
                 .with_hint("Retry in a moment; the log and /health/ready tell which servers are missing.")
         })?;
