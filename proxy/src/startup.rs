@@ -61,7 +61,7 @@ pub(crate) async fn serve(shared: Arc<Shared>, listener: Arc<str>, mut stream: T
         Ok(Err(Leave::Silently)) | Err(_) => return,
         Ok(Err(Leave::Told(error))) => return tell(&mut stream, error).await,
     };
-    let _count = Counted::new(&shared);
+    let _present = Present::new(&shared, &handle);
     let session = Session::new(
         Arc::clone(&shared),
         Arc::clone(&state),
@@ -74,24 +74,27 @@ pub(crate) async fn serve(shared: Arc<Shared>, listener: Arc<str>, mut stream: T
     );
     drop(state);
     let ended = session.run().await;
-    shared.registry.leave(&handle);
     tracing::debug!(%address, ?ended, "session ended");
 }
 
-/// Counts a client for as long as it lives.
-struct Counted<'a>(&'a Shared);
+/// A client among the others for as long as it lives, even if its task panics.
+struct Present<'a> {
+    shared: &'a Shared,
+    handle: &'a crate::registry::Handle,
+}
 
-impl<'a> Counted<'a> {
-    fn new(shared: &'a Shared) -> Self {
+impl<'a> Present<'a> {
+    fn new(shared: &'a Shared, handle: &'a crate::registry::Handle) -> Self {
         shared.metrics.clients.increment(1.0);
         shared.metrics.logins.increment(1);
-        Self(shared)
+        Self { shared, handle }
     }
 }
 
-impl Drop for Counted<'_> {
+impl Drop for Present<'_> {
     fn drop(&mut self) {
-        self.0.metrics.clients.decrement(1.0);
+        self.shared.registry.leave(self.handle);
+        self.shared.metrics.clients.decrement(1.0);
     }
 }
 

@@ -24,6 +24,8 @@ const CACHED_PATIENTS: usize = 100_000;
 
 /// What a decision needs.
 pub(crate) struct State {
+    /// Differs between any two states of the process.
+    pub(crate) generation: u64,
     pub(crate) config: Arc<Config>,
     pub(crate) router: Arc<Router>,
     pub(crate) analyser: Analyser,
@@ -50,6 +52,7 @@ impl State {
             CACHED_PATIENTS,
         );
         Ok(Self {
+            generation: previous.map_or(0, |previous| previous.generation + 1),
             analyser: Analyser::new(&config, &merged(&config, catalog)),
             fleet: Fleet::new(&config, previous.map(|previous| &previous.fleet)),
             config,

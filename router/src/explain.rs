@@ -346,6 +346,7 @@ fn of_session(action: &Action) -> bool {
             | Action::Commit { .. }
             | Action::Rollback { .. }
             | Action::Savepoint
+            | Action::Release
             | Action::RollbackTo
             | Action::SetTransaction { .. }
             | Action::Set(_)

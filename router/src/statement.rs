@@ -128,8 +128,10 @@ pub enum Action {
         /// AND CHAIN
         chain: bool,
     },
-    /// `SAVEPOINT`, `RELEASE`.
+    /// `SAVEPOINT`.
     Savepoint,
+    /// `RELEASE SAVEPOINT`.
+    Release,
     /// `ROLLBACK TO SAVEPOINT`.
     RollbackTo,
     /// `PREPARE TRANSACTION`, `COMMIT PREPARED`, `ROLLBACK PREPARED`: refused.

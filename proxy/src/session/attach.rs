@@ -111,6 +111,8 @@ impl Session {
             frontend::put_query(&mut self.work.to_server, texts);
             self.work.expects.push_back(Expect::SilentQuery { opens: true });
             self.tx = Tx::Open(pgward_wire::TxStatus::InTransaction);
+            // A simple Query destroys the unnamed statement.
+            lease.memory.unnamed = None;
         }
         self.handle.attach(lease.cancel_target(), &node);
         self.handle.set_awaiting(self.shared.registry.now());
@@ -137,6 +139,7 @@ impl Session {
         if Settings::same(&lease.memory.settings, &self.settings) {
             return Ok(());
         }
+        lease.memory.unnamed = None;
         let mut sql = String::new();
         settings::difference(&lease.memory.settings, &self.settings, &mut sql);
         if self.settings_accepted {

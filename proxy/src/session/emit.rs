@@ -38,10 +38,12 @@ pub(crate) enum Hold {
 fn emit_one(work: &mut Work, memory: &mut ServerMemory, op: &Op, to_client: &mut BytesMut, hold: Hold) {
     match op {
         Op::Query { text, effects } => {
+            memory.unnamed = None;
             frontend::put_query(&mut work.to_server, &work.arena[text.clone()]);
             work.expects.push_back(Expect::Query { effects: effects.clone(), done: 0 });
         }
         Op::CopyRows { text, simple } => {
+            memory.unnamed = None;
             frontend::put_query(&mut work.to_server, &work.arena[text.clone()]);
             work.expects.push_back(Expect::CopyRows { simple: *simple, error: None });
         }
@@ -84,6 +86,7 @@ fn emit_one(work: &mut Work, memory: &mut ServerMemory, op: &Op, to_client: &mut
         }
         Op::Fake(bytes) => fake(work, bytes.clone(), to_client, hold),
         Op::Refuse { error, simple: true } => {
+            memory.unnamed = None;
             frontend::put_query(&mut work.to_server, REFUSED_QUERY);
             work.expects.push_back(Expect::RefusedQuery { error: Some(error.clone()) });
         }

@@ -59,7 +59,7 @@ impl Session {
                 self.refuse(&errors::duplicate_prepared(parse.name), false);
                 return Ok(Step::Done);
             }
-            let statement = self.shared.statements.intern(parse.text, types, analysed);
+            let statement = self.shared.statements.intern(parse.text, types, analysed, self.state.generation);
             self.prepared.insert(parse.name.into(), Arc::clone(&statement));
             statement
         };
@@ -83,6 +83,7 @@ impl Session {
                     | Action::Commit { .. }
                     | Action::Rollback { .. }
                     | Action::Savepoint
+                    | Action::Release
                     | Action::RollbackTo
                     | Action::SetTransaction { .. }
                     | Action::Discard { .. }

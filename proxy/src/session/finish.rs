@@ -81,6 +81,8 @@ impl Session {
         self.guard = None;
         self.copy_in = false;
         self.sent = None;
+        self.shared.metrics.bytes_to_servers.increment(std::mem::take(&mut self.received));
+        self.shared.metrics.bytes_to_clients.increment(std::mem::take(&mut self.sent_back));
         let Some(attached) = &mut self.attached else { return };
         let keep = !attached.describe_only && (!matches!(self.tx, Tx::Idle) || self.keeps_server());
         if keep {

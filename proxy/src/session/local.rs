@@ -47,9 +47,10 @@ impl Session {
         let no_server = self.attached.as_ref().is_none_or(|attached| attached.describe_only);
         match action {
             Action::Begin { .. } | Action::Commit { .. } | Action::Rollback { .. } => no_server,
-            Action::Savepoint | Action::RollbackTo | Action::SetTransaction { session: false, .. } => {
-                no_server && matches!(self.tx, Tx::Opening(_))
-            }
+            Action::Savepoint
+            | Action::Release
+            | Action::RollbackTo
+            | Action::SetTransaction { session: false, .. } => no_server && matches!(self.tx, Tx::Opening(_)),
             Action::Discard { all: true } => matches!(self.tx, Tx::Idle) && self.pinned.is_none(),
             Action::Deallocate(None) => self.pinned.is_none(),
             Action::Deallocate(Some(name)) => self.pinned.is_none() || self.prepared.contains_key(name.as_bytes()),
@@ -77,6 +78,7 @@ impl Session {
             Action::Commit { chain } => Ok(self.end("COMMIT", *chain)),
             Action::Rollback { chain } => Ok(self.end("ROLLBACK", *chain)),
             Action::Savepoint => Ok(self.opening_step("SAVEPOINT", sql, false)),
+            Action::Release => Ok(self.opening_step("RELEASE", sql, false)),
             Action::RollbackTo => Ok(self.opening_step("ROLLBACK", sql, false)),
             Action::SetTransaction { read_only, .. } => Ok(self.opening_step("SET", sql, *read_only)),
             Action::Discard { .. } => Ok(self.discard_all()),

@@ -101,6 +101,9 @@ pub(crate) struct Session {
     early_sync: bool,
     /// Which parameters hold after a ROLLBACK TO is not known: the server is not used again.
     uncertain: bool,
+    /// Bytes from the client and from servers that were not counted yet.
+    received: u64,
+    sent_back: u64,
     /// The audit record on whose durability the bytes to the server wait.
     receipt: Option<Receipt>,
 }
@@ -247,6 +250,8 @@ impl Session {
             denied: None,
             early_sync: false,
             uncertain: false,
+            received: 0,
+            sent_back: 0,
             receipt: None,
         }
     }
@@ -337,11 +342,29 @@ impl Session {
             return Err(Fatal(errors::no_longer_allowed(&self.who.user, &self.who.listener)));
         };
         (self.listener, self.user, self.state) = (listener, user, state);
+        self.analyse_again();
         // A ceiling that was lowered lowers what was asked for under the old one.
         if self.asked_class.is_some_and(|class| !self.ceiling().allows(class)) {
             self.asked_class = None;
         }
         Ok(())
+    }
+
+    /// What was prepared under another state is analysed by the one in force.
+    fn analyse_again(&mut self) {
+        let Self { state, shared, prepared, unnamed, .. } = self;
+        let again = |statement: &Arc<Prepared>| {
+            let analysed = state.analyser.analyse(&statement.text).ok()?;
+            Some(shared.statements.intern(&statement.text, statement.types.clone(), analysed, state.generation))
+        };
+        // The text was accepted before by the same grammar; if not, the client is told that it is not prepared.
+        prepared.retain(|_, statement| {
+            again(statement).is_some_and(|new| {
+                *statement = new;
+                true
+            })
+        });
+        *unnamed = unnamed.as_ref().and_then(again);
     }
 
     fn user(&self) -> &User {

@@ -65,7 +65,8 @@ impl ServerName {
     }
 }
 
-type Key = (Box<[u8]>, Box<[u32]>);
+/// Text, types, and the generation of the state that the text was analysed by.
+type Key = (Box<[u8]>, Box<[u32]>, u64);
 
 /// All named statements that some client holds, each once. Keyed by the whole text: a hash alone could run another
 /// statement.
@@ -81,10 +82,11 @@ struct Map {
 }
 
 impl Statements {
-    /// The shared statement of this text and these types.
-    pub(crate) fn intern(&self, text: &[u8], types: Box<[u32]>, analysed: Analysed) -> Arc<Prepared> {
+    /// The shared statement of this text and these types, as analysed by the state of this generation: another
+    /// configuration may know a table as another kind.
+    pub(crate) fn intern(&self, text: &[u8], types: Box<[u32]>, analysed: Analysed, generation: u64) -> Arc<Prepared> {
         let mut map = self.map.lock();
-        let key: Key = (text.into(), types);
+        let key: Key = (text.into(), types, generation);
         if let Some(found) = map.by_text.get(&key).and_then(Weak::upgrade) {
             return found;
         }

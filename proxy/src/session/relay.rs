@@ -196,7 +196,10 @@ impl Session {
                 Ok(()) if buf.filled().is_empty() => {
                     Poll::Ready(Some(Wake::ServerGone("it closed the connection".to_owned())))
                 }
-                Ok(()) => Poll::Ready(self.hear(cx, buf.filled())),
+                Ok(()) => {
+                    self.sent_back += buf.filled().len() as u64;
+                    Poll::Ready(self.hear(cx, buf.filled()))
+                }
                 Err(error) => Poll::Ready(Some(Wake::ServerGone(error.to_string()))),
             }
         })
@@ -294,6 +297,7 @@ impl Session {
                 Ok(()) if buf.filled().is_empty() => Poll::Ready(Some(Wake::ClientGone)),
                 Err(_) => Poll::Ready(Some(Wake::ClientGone)),
                 Ok(()) => {
+                    self.received += buf.filled().len() as u64;
                     if self.client.inbox.capacity() == 0 {
                         self.client.inbox = take_buffer();
                     }

@@ -85,7 +85,7 @@ impl Session {
             Ok(()) => {
                 pending.took = started.elapsed();
                 let reads = |decision: &Decision| matches!(decision.kind, Kind::Read | Kind::Analytics);
-                pending.repeatable = self.transaction() == Transaction::None
+                pending.repeatable = self.opened_by(analysed) == Transaction::None
                     && pending.decisions.iter().all(reads)
                     && self.is_poolable();
                 Ok(pending)
@@ -130,17 +130,38 @@ impl Session {
             pending.notes.push(Note::default());
             return Ok(());
         }
-        pending.decisions = self.decide_asks(&asks, failed)?;
+        pending.decisions = self.decide_as(self.opened_by(analysed), &asks, failed)?;
         Ok(())
+    }
+
+    /// The transaction that a text's statements run in: the session's, or the one that a BEGIN among them opens.
+    fn opened_by(&self, analysed: &Analysed) -> Transaction {
+        let begin = analysed.shape.statements.iter().find_map(|statement| match statement.action {
+            Action::Begin { read_only } => Some(Transaction::Opening { read_only }),
+            _ => None,
+        });
+        match self.transaction() {
+            Transaction::None => begin.unwrap_or_default(),
+            transaction => transaction,
+        }
     }
 
     /// Decides about statements whose evidence is known.
     pub(super) fn decide_asks(&self, asks: &[Ask<'_>], failed: &[usize]) -> Result<SmallVec<[Decision; 1]>, Refusal> {
-        self.state.router.decide_all(&self.facts(), asks, &|shard| self.views(shard), failed)
+        self.decide_as(self.transaction(), asks, failed)
     }
 
-    fn facts(&self) -> Facts<'_> {
-        let transaction = match self.transaction() {
+    fn decide_as(
+        &self,
+        transaction: Transaction,
+        asks: &[Ask<'_>],
+        failed: &[usize],
+    ) -> Result<SmallVec<[Decision; 1]>, Refusal> {
+        self.state.router.decide_all(&self.facts(transaction), asks, &|shard| self.views(shard), failed)
+    }
+
+    fn facts(&self, transaction: Transaction) -> Facts<'_> {
+        let transaction = match transaction {
             // A session that keeps its server may write later: it begins on a primary.
             Transaction::None if self.pool_mode() == PoolMode::Session => Transaction::Opening { read_only: false },
             transaction => transaction,
@@ -168,7 +189,7 @@ impl Session {
 
     /// The same statements for another node, after some failed; everything else stays as it was decided.
     pub(super) fn decide_again(&mut self, pending: &mut Pending, failed: &[usize]) -> Result<(), PgError> {
-        let facts = self.facts();
+        let facts = self.facts(self.transaction());
         match self.state.router.decide_again(&facts, &mut pending.decisions, &|shard| self.views(shard), failed) {
             Ok(()) => Ok(()),
             Err(refusal) => {
@@ -304,6 +325,7 @@ fn is_control(action: &Action) -> bool {
             | Action::Commit { .. }
             | Action::Rollback { .. }
             | Action::Savepoint
+            | Action::Release
             | Action::RollbackTo
             | Action::SetTransaction { .. }
     )

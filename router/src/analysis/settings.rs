@@ -81,7 +81,8 @@ impl<'t> Walk<'t> {
             }
             TransactionStmtKind::TRANS_STMT_COMMIT => Action::Commit { chain },
             TransactionStmtKind::TRANS_STMT_ROLLBACK => Action::Rollback { chain },
-            TransactionStmtKind::TRANS_STMT_SAVEPOINT | TransactionStmtKind::TRANS_STMT_RELEASE => Action::Savepoint,
+            TransactionStmtKind::TRANS_STMT_SAVEPOINT => Action::Savepoint,
+            TransactionStmtKind::TRANS_STMT_RELEASE => Action::Release,
             TransactionStmtKind::TRANS_STMT_ROLLBACK_TO => Action::RollbackTo,
             _ => {
                 self.refuse(

@@ -94,6 +94,7 @@ fn show_action(analyser: &Analyser, analysed: &Analysed, number: usize, sql: &st
         Action::Commit { chain } => yes("commit", "-and-chain", *chain),
         Action::Rollback { chain } => yes("rollback", "-and-chain", *chain),
         Action::Savepoint => "savepoint".into(),
+        Action::Release => "release".into(),
         Action::RollbackTo => "rollback-to".into(),
         Action::TwoPhase => "two-phase".into(),
         Action::Set(setting) => {
