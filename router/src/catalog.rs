@@ -1,7 +1,8 @@
 //! What the analysis knows of the servers' catalogs: which functions only read, and which columns tables have.
 //!
-//! The built-in part is taken from PostgreSQL 15's own pg_proc, pg_operator and pg_type and embedded. What is not known
-//! counts as volatile. Functions are known by name: if any overload is volatile, the name is.
+//! The built-in part is taken from PostgreSQL 15's own pg_proc, pg_operator and pg_type and embedded; the few functions
+//! that are STABLE there and yet fail on a replica (txid_current and its like) count as volatile, as does what is not
+//! known. Functions are known by name: if any overload is volatile, the name is.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, LazyLock};

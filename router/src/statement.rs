@@ -136,14 +136,12 @@ pub enum Action {
     RollbackTo,
     /// `PREPARE TRANSACTION`, `COMMIT PREPARED`, `ROLLBACK PREPARED`: refused.
     TwoPhase,
-    /// `SET name TO value`, `SET TIME ZONE`, `SET NAMES` …: a plain run-time parameter.
+    /// `SET name TO value`, `SET TIME ZONE`, `SET NAMES`, `SET SESSION CHARACTERISTICS` …: a plain run-time parameter.
     Set(Setting),
-    /// `SET TRANSACTION …`, `SET SESSION CHARACTERISTICS`: `read_only` if it says READ ONLY.
+    /// `SET TRANSACTION …`: `read_only` if it says READ ONLY.
     SetTransaction {
         /// READ ONLY was given.
         read_only: bool,
-        /// SET SESSION CHARACTERISTICS.
-        session: bool,
     },
     /// `RESET name` (`None`: `RESET ALL`).
     Reset(Option<Arc<str>>),

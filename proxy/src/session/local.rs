@@ -50,7 +50,7 @@ impl Session {
             Action::Savepoint
             | Action::Release
             | Action::RollbackTo
-            | Action::SetTransaction { session: false, .. } => no_server && matches!(self.tx, Tx::Opening(_)),
+            | Action::SetTransaction { .. } => no_server && matches!(self.tx, Tx::Opening(_)),
             Action::Discard { all: true } => matches!(self.tx, Tx::Idle) && self.pinned.is_none(),
             Action::Deallocate(None) => self.pinned.is_none(),
             Action::Deallocate(Some(name)) => self.pinned.is_none() || self.prepared.contains_key(name.as_bytes()),
@@ -80,7 +80,7 @@ impl Session {
             Action::Savepoint => Ok(self.opening_step("SAVEPOINT", sql, false)),
             Action::Release => Ok(self.opening_step("RELEASE", sql, false)),
             Action::RollbackTo => Ok(self.opening_step("ROLLBACK", sql, false)),
-            Action::SetTransaction { read_only, .. } => Ok(self.opening_step("SET", sql, *read_only)),
+            Action::SetTransaction { read_only } => Ok(self.opening_step("SET", sql, *read_only)),
             Action::Discard { .. } => Ok(self.discard_all()),
             Action::Deallocate(name) => self.deallocate(name.as_deref()),
             Action::Set(setting) => {

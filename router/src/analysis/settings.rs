@@ -5,6 +5,7 @@ use pg_raw_parse::nodes::{
     DefElem, TransactionStmt, TransactionStmtKind, VariableSetKind, VariableSetStmt, VariableShowStmt,
 };
 use pg_raw_parse::{ConstValue, Node};
+use smallvec::SmallVec;
 
 use super::walk::Walk;
 use crate::evidence::Slot;
@@ -21,9 +22,8 @@ impl<'t> Walk<'t> {
                 self.refuse(Refusal::new(RefusalKind::Unsupported, "snapshots cannot be shared through the proxy"));
                 Action::Run
             }
-            VariableSetKind::VAR_SET_MULTI => {
-                Action::SetTransaction { read_only: says_read_only(set.args()), session: name != "transaction" }
-            }
+            VariableSetKind::VAR_SET_MULTI if name == "session characteristics" => self.characteristics(set.args()),
+            VariableSetKind::VAR_SET_MULTI => Action::SetTransaction { read_only: says_read_only(set.args()) },
             VariableSetKind::VAR_SET_VALUE | VariableSetKind::VAR_SET_DEFAULT => {
                 if matches!(&*name, "role" | "session_authorization") {
                     self.refuse(
@@ -43,6 +43,26 @@ impl<'t> Walk<'t> {
             }
             _ => {
                 self.refuse(Refusal::new(RefusalKind::Unsupported, "SET … FROM CURRENT is not known here"));
+                Action::Run
+            }
+        }
+    }
+
+    /// `SET SESSION CHARACTERISTICS AS TRANSACTION …` is SET of the default of one transaction mode, and is followed like
+    /// any other: a server that kept it would give it to the next client.
+    fn characteristics(&mut self, modes: &'t NodeList) -> Action {
+        let modes: SmallVec<[Node<'t>; 2]> = modes.iter().collect();
+        let setting = match modes.as_slice() {
+            [Node::DefElem(mode)] => default_of(mode),
+            _ => None,
+        };
+        match setting {
+            Some(setting) => Action::Set(setting),
+            None => {
+                self.refuse(
+                    Refusal::new(RefusalKind::Unsupported, "several session characteristics in one statement")
+                        .hint("Set each of them in a statement of its own."),
+                );
                 Action::Run
             }
         }
@@ -93,6 +113,19 @@ impl<'t> Walk<'t> {
             }
         }
     }
+}
+
+/// The setting that holds the default of this transaction mode. Modes are keywords, never literals of the text.
+fn default_of(mode: &DefElem) -> Option<Setting> {
+    let Node::A_Const(value) = mode.arg() else { return None };
+    let word = match value.val()? {
+        ConstValue::String(word) => word,
+        ConstValue::Integer(0) => "off",
+        ConstValue::Integer(_) => "on",
+        _ => return None,
+    };
+    let values = SmallVec::from_elem(Value::Word(word.into()), 1);
+    Some(Setting { name: format!("default_{}", mode.defname()?).into(), values, local: false })
 }
 
 /// READ ONLY among transaction modes. The grammar makes these constants of keywords, never of literals.

@@ -101,9 +101,7 @@ fn show_action(analyser: &Analyser, analysed: &Analysed, number: usize, sql: &st
             let values = analyser.setting(analysed, setting, sql.as_bytes()).join(",");
             format!("{} {}={values}", yes("set", "-local", setting.local), setting.name)
         }
-        Action::SetTransaction { read_only, session } => {
-            yes(if *session { "set-session" } else { "set-transaction" }, "-read-only", *read_only)
-        }
+        Action::SetTransaction { read_only } => yes("set-transaction", "-read-only", *read_only),
         Action::Reset(name) => named("reset", name),
         Action::Show(name) => format!("show {name}"),
         Action::Discard { all } => yes("discard", "-all", *all),
