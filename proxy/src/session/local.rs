@@ -47,10 +47,9 @@ impl Session {
         let no_server = self.attached.as_ref().is_none_or(|attached| attached.describe_only);
         match action {
             Action::Begin { .. } | Action::Commit { .. } | Action::Rollback { .. } => no_server,
-            Action::Savepoint
-            | Action::Release
-            | Action::RollbackTo
-            | Action::SetTransaction { .. } => no_server && matches!(self.tx, Tx::Opening(_)),
+            Action::Savepoint | Action::Release | Action::RollbackTo | Action::SetTransaction { .. } => {
+                no_server && matches!(self.tx, Tx::Opening(_))
+            }
             Action::Discard { all: true } => matches!(self.tx, Tx::Idle) && self.pinned.is_none(),
             Action::Deallocate(None) => self.pinned.is_none(),
             Action::Deallocate(Some(name)) => self.pinned.is_none() || self.prepared.contains_key(name.as_bytes()),
