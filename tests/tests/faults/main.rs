@@ -3,6 +3,7 @@
 #![allow(missing_docs, clippy::unwrap_used)]
 
 mod load;
+mod primary;
 mod replica;
 
 use std::io::{Read, Seek, SeekFrom};
