@@ -39,8 +39,5 @@ impl fmt::Display for AuditError {
     }
 }
 
-impl std::error::Error for AuditError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        Some(&*self.cause)
-    }
-}
+/// Without a source: the message says the cause, and whoever prints the chain would say it twice.
+impl std::error::Error for AuditError {}

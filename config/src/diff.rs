@@ -1,9 +1,12 @@
 //! What a reload changes, in words for the log and for `pgward reload`. No secret appears in them.
 
-use std::fmt::Debug;
+use std::fmt::Display;
+use std::time::Duration;
 
-use crate::model::{Audit, Config, Directory, Pool, PoolKind, Secret};
-use crate::units::show_duration;
+use crate::model::{
+    Audit, AuditPolicy, Config, DefaultShard, Directory, Health, Pool, PoolKind, Secret, Strategy, Undeclared,
+};
+use crate::units::{show_duration, show_size};
 
 /// What changes from `old` to `new`, one line each; empty when the two serve the same.
 pub fn diff(old: &Config, new: &Config) -> Vec<String> {
@@ -16,10 +19,12 @@ pub fn diff(old: &Config, new: &Config) -> Vec<String> {
     items("user", &old.users, &new.users, |u| u.name.to_string(), &mut words);
     items("server role", &old.server_roles, &new.server_roles, |r| r.name.to_string(), &mut words);
     let (a, b) = (&old.sharding, &new.sharding);
-    changed("[sharding] strategy", &a.strategy, &b.strategy, &mut words);
-    changed("[sharding] key_type", &a.key_type, &b.key_type, &mut words);
-    changed("[sharding] undeclared_tables", &a.undeclared_tables, &b.undeclared_tables, &mut words);
-    changed("[sharding] default_shard", &a.default_shard, &b.default_shard, &mut words);
+    changed("[sharding] strategy", strategy(a.strategy), strategy(b.strategy), &mut words);
+    changed("[sharding] key_type", a.key_type.as_str(), b.key_type.as_str(), &mut words);
+    let (undeclared_a, undeclared_b) = (undeclared(a.undeclared_tables), undeclared(b.undeclared_tables));
+    changed("[sharding] undeclared_tables", undeclared_a, undeclared_b, &mut words);
+    let (default_a, default_b) = (default_shard(a.default_shard.as_ref()), default_shard(b.default_shard.as_ref()));
+    changed("[sharding] default_shard", default_a, default_b, &mut words);
     items("table", &old.tables, &new.tables, |t| format!("{}.{}", t.schema, t.name), &mut words);
     items("function", &old.functions, &new.functions, |f| f.name.to_string(), &mut words);
     items("region", &old.regions, &new.regions, |r| r.id.to_string(), &mut words);
@@ -27,7 +32,7 @@ pub fn diff(old: &Config, new: &Config) -> Vec<String> {
     for kind in PoolKind::ALL {
         pool(kind, &old.pools[kind.index()], &new.pools[kind.index()], &mut words);
     }
-    changed("[health]", &old.health, &new.health, &mut words);
+    health(&old.health, &new.health, &mut words);
     directory(&old.directory, &new.directory, &mut words);
     audit(&old.audit, &new.audit, &mut words);
     words
@@ -38,50 +43,97 @@ pub fn diff(old: &Config, new: &Config) -> Vec<String> {
 /// the audit log, whose file and chain belong to one process.
 pub fn needs_restart(old: &Config, new: &Config) -> Vec<String> {
     let mut words = Vec::new();
-    changed("[proxy] instance", &old.proxy.instance, &new.proxy.instance, &mut words);
-    changed("[proxy] workers", &old.proxy.workers, &new.proxy.workers, &mut words);
-    changed("[proxy] control_socket", &old.proxy.control_socket, &new.proxy.control_socket, &mut words);
+    process(old, new, &mut words);
     if old.http != new.http {
         words.push(format!("[http]: {} -> {}", http(old), http(new)));
     }
-    let (a, b) = (&old.audit, &new.audit);
-    changed("[audit] path", &a.path, &b.path, &mut words);
-    changed("[audit] policy", &a.policy, &b.policy, &mut words);
-    changed("[audit] rotate_bytes", &a.rotate_bytes, &b.rotate_bytes, &mut words);
-    changed("[audit] spool_bytes", &a.spool_bytes, &b.spool_bytes, &mut words);
+    log(&old.audit, &new.audit, &mut words);
     words
 }
 
-fn changed<T: Debug + PartialEq>(name: &str, old: &T, new: &T, words: &mut Vec<String>) {
+fn changed<T: Display>(name: &str, old: T, new: T, words: &mut Vec<String>) {
+    let (old, new) = (old.to_string(), new.to_string());
     if old != new {
-        words.push(format!("{name}: {old:?} -> {new:?}"));
+        words.push(format!("{name}: {old} -> {new}"));
     }
+}
+
+fn strategy(strategy: Strategy) -> &'static str {
+    match strategy {
+        Strategy::PatientRegion => "patient_region",
+        Strategy::Hash => "hash",
+    }
+}
+
+fn policy(policy: AuditPolicy) -> &'static str {
+    match policy {
+        AuditPolicy::Buffered => "buffered",
+        AuditPolicy::Written => "written",
+        AuditPolicy::Synced => "synced",
+    }
+}
+
+fn undeclared(tables: Undeclared) -> &'static str {
+    match tables {
+        Undeclared::Refuse => "refuse",
+        Undeclared::Local => "local",
+    }
+}
+
+fn default_shard(default: Option<&DefaultShard>) -> String {
+    let Some(default) = default else { return "none".into() };
+    let origins: Vec<&str> = default.origins.iter().map(|origin| origin.as_str()).collect();
+    format!("{} from {}", default.shard, origins.join(", "))
+}
+
+fn timeout(limit: Option<Duration>) -> String {
+    limit.map_or_else(|| "never".into(), show_duration)
+}
+
+fn rotation(bytes: Option<u64>) -> String {
+    bytes.map_or_else(|| "never".into(), show_size)
+}
+
+fn health(a: &Health, b: &Health, words: &mut Vec<String>) {
+    let mut figure = |name: &str, a: String, b: String| changed(&format!("[health] {name}"), a, b, words);
+    figure("interval", show_duration(a.interval), show_duration(b.interval));
+    figure("timeout", show_duration(a.timeout), show_duration(b.timeout));
+    figure("unhealthy_after", a.unhealthy_after.to_string(), b.unhealthy_after.to_string());
+    figure("healthy_after", a.healthy_after.to_string(), b.healthy_after.to_string());
+    figure("max_replica_lag", show_duration(a.max_replica_lag), show_duration(b.max_replica_lag));
 }
 
 fn http(config: &Config) -> String {
     config.http.as_ref().map_or("off".into(), |http| http.address.to_string())
 }
 
-fn proxy(old: &Config, new: &Config, words: &mut Vec<String>) {
+/// Keys of `[proxy]` that belong to the process.
+fn process(old: &Config, new: &Config, words: &mut Vec<String>) {
     let (a, b) = (&old.proxy, &new.proxy);
     changed("[proxy] instance", &a.instance, &b.instance, words);
+    changed("[proxy] workers", a.workers, b.workers, words);
+    changed("[proxy] control_socket", a.control_socket.display(), b.control_socket.display(), words);
+}
+
+fn proxy(old: &Config, new: &Config, words: &mut Vec<String>) {
+    process(old, new, words);
+    let (a, b) = (&old.proxy, &new.proxy);
     changed("[proxy] database", &a.database, &b.database, words);
-    changed("[proxy] workers", &a.workers, &b.workers, words);
-    changed("[proxy] control_socket", &a.control_socket, &b.control_socket, words);
-    changed("[proxy] max_clients", &a.max_clients, &b.max_clients, words);
-    changed("[proxy] max_startup_bytes", &a.max_startup_bytes, &b.max_startup_bytes, words);
-    changed("[proxy] startup_timeout", &a.startup_timeout, &b.startup_timeout, words);
-    changed("[proxy] max_message_bytes", &a.max_message_bytes, &b.max_message_bytes, words);
-    let (idle_a, idle_b) = (&a.idle_in_transaction_timeout, &b.idle_in_transaction_timeout);
+    changed("[proxy] max_clients", a.max_clients, b.max_clients, words);
+    let size = |bytes: usize| show_size(bytes as u64);
+    changed("[proxy] max_startup_bytes", size(a.max_startup_bytes), size(b.max_startup_bytes), words);
+    changed("[proxy] max_message_bytes", size(a.max_message_bytes), size(b.max_message_bytes), words);
+    changed("[proxy] startup_timeout", show_duration(a.startup_timeout), show_duration(b.startup_timeout), words);
+    let (idle_a, idle_b) = (timeout(a.idle_in_transaction_timeout), timeout(b.idle_in_transaction_timeout));
     changed("[proxy] idle_in_transaction_timeout", idle_a, idle_b, words);
-    changed("[proxy] connect_timeout", &a.connect_timeout, &b.connect_timeout, words);
-    changed("[proxy] drain_timeout", &a.drain_timeout, &b.drain_timeout, words);
+    changed("[proxy] connect_timeout", show_duration(a.connect_timeout), show_duration(b.connect_timeout), words);
+    changed("[proxy] drain_timeout", show_duration(a.drain_timeout), show_duration(b.drain_timeout), words);
 }
 
 fn directory(old: &Directory, new: &Directory, words: &mut Vec<String>) {
     match (old, new) {
         (Directory::Embedded { path: a, key: key_a }, Directory::Embedded { path: b, key: key_b }) => {
-            changed("[directory] path", a, b, words);
+            changed("[directory] path", a.display(), b.display(), words);
             secret("[directory] key", key_a, key_b, words);
         }
         (a, b) if a != b => words.push("[directory] is of another kind".into()),
@@ -90,11 +142,17 @@ fn directory(old: &Directory, new: &Directory, words: &mut Vec<String>) {
 }
 
 fn audit(old: &Audit, new: &Audit, words: &mut Vec<String>) {
-    changed("[audit] path", &old.path, &new.path, words);
-    changed("[audit] policy", &old.policy, &new.policy, words);
+    log(old, new, words);
     secret("[audit] key", &old.key, &new.key, words);
-    changed("[audit] rotate_bytes", &old.rotate_bytes, &new.rotate_bytes, words);
-    changed("[audit] spool_bytes", &old.spool_bytes, &new.spool_bytes, words);
+}
+
+/// Keys of `[audit]` that belong to the process that opened the file.
+fn log(a: &Audit, b: &Audit, words: &mut Vec<String>) {
+    changed("[audit] path", a.path.display(), b.path.display(), words);
+    changed("[audit] policy", policy(a.policy), policy(b.policy), words);
+    changed("[audit] rotate_bytes", rotation(a.rotate_bytes), rotation(b.rotate_bytes), words);
+    let size = |bytes: usize| show_size(bytes as u64);
+    changed("[audit] spool_bytes", size(a.spool_bytes), size(b.spool_bytes), words);
 }
 
 fn secret(name: &str, old: &Secret, new: &Secret, words: &mut Vec<String>) {
@@ -189,6 +247,7 @@ mod tests {
             words("database = \"ehr\"", "database = \"ehr\"\nmax_clients = 5"),
             ["[proxy] max_clients: 10000 -> 5"]
         );
+        assert_eq!(words("interval = \"10s\"", "interval = \"3s\""), ["[health] interval: 10s -> 3s"]);
     }
 
     #[test]
@@ -209,10 +268,10 @@ mod tests {
         let proxy = "database = \"x\"\nworkers = 4\ncontrol_socket = \"/run/p\"";
         assert_eq!(
             restart("database = \"ehr\"", proxy),
-            ["[proxy] workers: 1 -> 4", "[proxy] control_socket: \"pgward.sock\" -> \"/run/p\""]
+            ["[proxy] workers: 1 -> 4", "[proxy] control_socket: pgward.sock -> /run/p"]
         );
         assert_eq!(restart("127.0.0.1:9090", "127.0.0.1:9091"), ["[http]: 127.0.0.1:9090 -> 127.0.0.1:9091"]);
-        assert_eq!(restart("audit.jsonl", "a.jsonl"), ["[audit] path: \"audit.jsonl\" -> \"a.jsonl\""]);
+        assert_eq!(restart("audit.jsonl", "a.jsonl"), ["[audit] path: audit.jsonl -> a.jsonl"]);
         assert!(restart("127.0.0.1:6432", "127.0.0.1:6500").is_empty(), "listeners are opened and closed by a reload");
     }
 }

@@ -168,7 +168,7 @@ async fn answer<F: Future<Output = Reply>>(mut peer: UnixStream, handler: impl F
 /// Nobody answers there, or not in the way that a proxy would.
 pub fn call(path: &Path, command: Command) -> anyhow::Result<Reply> {
     let mut stream = net::UnixStream::connect(path).with_context(|| {
-        format!("no pgward answers on {}: is it running, and is this its configuration?", path.display())
+        format!("no pgward answers on {} (is it running, and is this its configuration?)", path.display())
     })?;
     let mut line = serde_json::to_vec(&Request { command })?;
     line.push(b'\n');

@@ -536,12 +536,11 @@ impl Router {
 
     fn transaction_elsewhere(&self, pinned: usize, wanted: usize) -> Refusal {
         Refusal::new(RefusalKind::TransactionElsewhere, "this transaction is on another shard")
-            .detail(format!(
-                "The transaction is on {}; the statement needs {}.",
-                self.shard_words(pinned),
-                self.shard_words(wanted)
-            ))
-            .hint("A transaction stays on one shard. End it first, then send the statement.")
+            .detail(format!("It is on {}; the statement needs {}.", self.shard_words(pinned), self.shard_words(wanted)))
+            .hint(
+                "A transaction stays on one shard: end it first. So does a session that keeps its server (session \
+                 pooling, temporary tables, LISTEN …): connect anew.",
+            )
     }
 
     fn local_with_patient(&self, table: &TableUse, home: usize, shard: usize) -> Refusal {

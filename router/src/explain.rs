@@ -15,7 +15,7 @@ use crate::evidence::{Evidence, Mention, Params, Whence};
 use crate::hash::PatientHasher;
 use crate::placement::Views;
 use crate::refusal::Refusal;
-use crate::statement::{Action, Analysed};
+use crate::statement::{Action, Analysed, Setting};
 
 mod table;
 
@@ -349,10 +349,10 @@ fn of_session(action: &Action) -> bool {
             | Action::Release
             | Action::RollbackTo
             | Action::SetTransaction { .. }
-            | Action::Set(_)
-            | Action::Reset(_)
+            | Action::Discard { all: true }
             | Action::Deallocate(_)
-    )
+    ) || matches!(action, Action::Set(Setting { name, .. }) | Action::Reset(Some(name)) | Action::Show(name)
+        if name.starts_with("pgward."))
 }
 
 fn seen(sql: &[u8], whence: Whence) -> String {

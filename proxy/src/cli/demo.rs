@@ -40,7 +40,7 @@ pub struct Args {
     #[arg(long, value_name = "N", default_value_t = 6432)]
     port: u16,
 
-    /// Patients to make up, over all regions
+    /// Patients to make up, over all regions (40 to 5000000)
     #[arg(long, value_name = "N", default_value_t = DEFAULT_PATIENTS, value_parser = clap::value_parser!(u32).range(40..=5_000_000))]
     patients: u32,
 
@@ -48,7 +48,7 @@ pub struct Args {
     #[arg(long, value_name = "N", default_value_t = DEFAULT_SEED)]
     seed: u64,
 
-    /// Replicas of each shard
+    /// Replicas of each shard (0 to 5)
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u8).range(0..=5))]
     replicas: u8,
 }
@@ -62,7 +62,7 @@ Users (passwords are demo-NAME):
 
 Files in the folder:
   demo.json    written once all is up: URLs of the listeners and servers, users, paths, process ids, sample patients
-  pgward.toml  what PgWard serves; edit it and run `pgward reload`
+  pgward.toml  what PgWard serves; edit it and run `pgward reload --config DIR/pgward.toml`
   audit.jsonl  a record for each decision
   pgward.log   what PgWard says
   servers/     the PostgreSQL servers, each with its log beside its data";

@@ -24,10 +24,12 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Serve clients until told to stop
+    ///
+    /// SIGTERM, Ctrl-C and `pgward stop` let open transactions finish first; SIGHUP reads the configuration anew. The
+    /// log goes to standard error; PGWARD_LOG=debug or warn in the environment makes it say more or less.
     Serve(Config),
     /// Check a configuration, and print what it would serve or every mistake in it
     Check(Check),
-    /// Tell where a statement would go and why, without a server
     Route(route::Args),
     /// Let a running proxy read its configuration anew
     Reload(Config),
@@ -35,7 +37,6 @@ enum Command {
     Status(Config),
     /// Let a running proxy finish its transactions and end
     Stop(Config),
-    /// Start four region shards with replicas on this machine, filled with made-up patients, and serve them
     Demo(demo::Args),
 }
 

@@ -17,29 +17,30 @@ use pgward_router::{
 
 use crate::directory::{DirectoryError, EmbeddedDirectory};
 
-/// Show where a statement would go and why, without a server. Ends with 1 if it would be refused, with 2 if the
-/// configuration is.
+/// Tell where a statement would go and why, without a server
+///
+/// Every node is taken to be up and idle. Ends with 1 if the statement would be refused, with 2 if the configuration is.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The configuration file.
-    #[arg(long, value_name = "FILE")]
+    /// The configuration file
+    #[arg(long, short, default_value = "pgward.toml", value_name = "FILE")]
     config: PathBuf,
-    /// Who asks; may be left out where only one user is configured.
+    /// Who asks; may be left out where only one user is configured
     #[arg(long)]
     user: Option<String>,
-    /// The listener that the session came in by; may be left out where there is only one.
+    /// The listener that the session came in by; may be left out where there is only one
     #[arg(long)]
     listener: Option<String>,
-    /// The class asked for, as by SET pgward.priority.
+    /// The class asked for, as by SET pgward.priority
     #[arg(long)]
     class: Option<String>,
-    /// Print JSON.
+    /// Print JSON
     #[arg(long)]
     json: bool,
-    /// The statement.
+    /// The statement
     #[arg(value_name = "SQL")]
     sql: String,
-    /// Values of $1, $2 …, as text.
+    /// Values of $1, $2 …, as text
     #[arg(value_name = "PARAM", allow_hyphen_values = true)]
     params: Vec<String>,
 }

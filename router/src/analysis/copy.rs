@@ -108,7 +108,10 @@ impl<'t> Walk<'t> {
                     return None;
                 }
                 "default" if copy.is_from => {
-                    self.refuse(Refusal::new(RefusalKind::Unsupported, "COPY … FROM with a DEFAULT marker"));
+                    self.refuse(Refusal::new(
+                        RefusalKind::Unsupported,
+                        "COPY … FROM with a DEFAULT marker is not supported",
+                    ));
                     return None;
                 }
                 _ => {}

@@ -42,7 +42,7 @@ impl<'t> Walk<'t> {
                 Action::Set(Setting { name: name.into(), values, local: set.is_local })
             }
             _ => {
-                self.refuse(Refusal::new(RefusalKind::Unsupported, "SET … FROM CURRENT is not known here"));
+                self.refuse(Refusal::new(RefusalKind::Unsupported, "SET … FROM CURRENT is not supported"));
                 Action::Run
             }
         }

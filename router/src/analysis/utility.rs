@@ -68,7 +68,7 @@ impl<'t> Walk<'t> {
                 Action::Run
             }
             Node::ExplainStmt(_) => {
-                self.refuse(Refusal::new(RefusalKind::Unsupported, "EXPLAIN of EXPLAIN"));
+                self.refuse(Refusal::new(RefusalKind::Unsupported, "EXPLAIN of EXPLAIN is not supported"));
                 Action::Run
             }
             other => self.utility(other),
@@ -86,7 +86,7 @@ impl<'t> Walk<'t> {
         self.writes = true;
         if self.uses.iter().any(|table| table.kind == TableKind::Patient) {
             self.refuse(
-                Refusal::new(RefusalKind::Unsupported, "PREPARE of a statement on patient tables")
+                Refusal::new(RefusalKind::Unsupported, "PREPARE of a statement on patient tables is not supported")
                     .hint("Use the protocol's prepared statements (Parse and Bind), as drivers do."),
             );
         }
@@ -169,7 +169,7 @@ impl<'t> Walk<'t> {
 
     fn unplaceable(&mut self) {
         self.refuse(
-            Refusal::new(RefusalKind::Unplaceable, "the statement is not of one shard alone")
+            Refusal::new(RefusalKind::Unplaceable, "nobody can tell from this statement which shard it is for")
                 .hint("Run it on each shard directly."),
         );
     }
@@ -193,7 +193,7 @@ impl<'t> Walk<'t> {
             self.refuse(
                 Refusal::new(
                     RefusalKind::Unplaceable,
-                    format!("the statement changes the patient table {}", table.full),
+                    format!("the statement is about the whole patient table {}, on every shard", table.full),
                 )
                 .hint("Run it on each shard directly."),
             );

@@ -188,15 +188,18 @@ impl<'t> Walk<'t> {
                 }
                 return Some(table);
             }
-            Named::Catalog if written => self.refuse(Refusal::new(
-                RefusalKind::Unplaceable,
-                "the statement writes to a table of the system catalog",
-            )),
+            Named::Catalog if written => self.refuse(
+                Refusal::new(RefusalKind::Unplaceable, "the statement writes to a table of the system catalog")
+                    .hint("Do it on each shard directly."),
+            ),
             Named::Catalog => {}
-            Named::Statistics => self.refuse(Refusal::new(
-                RefusalKind::NoPatient,
-                format!("{name} holds values of patients' rows, of no patient in particular"),
-            )),
+            Named::Statistics => self.refuse(
+                Refusal::new(
+                    RefusalKind::NoPatient,
+                    format!("{name} holds values of patients' rows, of no patient in particular"),
+                )
+                .hint("Ask the shard's own server."),
+            ),
             // A temporary table is where the session is.
             Named::Undeclared(_) if schema == Some("pg_temp") => {}
             Named::Undeclared(full) if self.tables.undeclared_are_local() => {
