@@ -6,13 +6,21 @@ use crate::backend::ErrorFields;
 
 /// A peer broke the protocol. Its connection is of no use any more.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct ProtocolError(Cow<'static, str>);
+#[error("{what}")]
+pub struct ProtocolError {
+    what: Cow<'static, str>,
+    sqlstate: &'static str,
+}
 
 impl ProtocolError {
-    /// What was expected and what came.
+    /// What was expected and what came: 08P01, protocol_violation.
     pub fn new(what: impl Into<Cow<'static, str>>) -> Self {
-        Self(what.into())
+        Self { what: what.into(), sqlstate: "08P01" }
+    }
+
+    /// What came is of a protocol that is not spoken here: 0A000, feature_not_supported.
+    pub fn unsupported(what: impl Into<Cow<'static, str>>) -> Self {
+        Self { what: what.into(), sqlstate: "0A000" }
     }
 }
 
@@ -125,10 +133,12 @@ impl PgError {
 
 impl From<ProtocolError> for PgError {
     fn from(error: ProtocolError) -> Self {
-        Self::error("08P01", error.0).fatal()
+        Self::error(error.sqlstate, error.what).fatal()
     }
 }
 
+/// The error as a client of ours may hear it: an ERROR, whatever the server called it, since whether the client's session
+/// ends is not the server's to say.
 impl From<ErrorFields<'_>> for PgError {
     fn from(fields: ErrorFields<'_>) -> Self {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();

@@ -4,8 +4,9 @@ use bytes::{BufMut, BytesMut};
 
 use crate::error::ProtocolError;
 
-/// PostgreSQL's MAX_STARTUP_PACKET_LENGTH (`src/include/libpq/pqcomm.h`).
-pub const MAX_STARTUP_BYTES: usize = 10_000;
+/// The longest untyped packet, its length field included. PostgreSQL's MAX_STARTUP_PACKET_LENGTH
+/// (`src/include/libpq/pqcomm.h`) is 10000 and counts what is behind the length field (`ProcessStartupPacket`).
+pub const MAX_STARTUP_BYTES: usize = 4 + 10_000;
 
 /// Bytes of a header: type and length.
 pub const HEADER_BYTES: usize = 5;
@@ -64,6 +65,7 @@ pub fn put(out: &mut BytesMut, tag: u8, body: &[u8]) {
 }
 
 /// Appends a message whose body `write` appends.
+#[inline]
 pub(crate) fn put_with(out: &mut BytesMut, tag: u8, write: impl FnOnce(&mut BytesMut)) {
     out.put_u8(tag);
     let start = out.len();
@@ -73,13 +75,19 @@ pub(crate) fn put_with(out: &mut BytesMut, tag: u8, write: impl FnOnce(&mut Byte
     out[start..start + 4].copy_from_slice(&len.to_be_bytes());
 }
 
+#[inline]
 pub(crate) fn put_length(out: &mut BytesMut, len: usize) {
     out.put_u32(u32::try_from(len).unwrap_or(u32::MAX));
 }
 
-/// Appends a string with its NUL.
+/// Appends a string with its NUL. A NUL inside it would make its remainder the next field of the message, so it is left
+/// out; no caller has one, and this is the border at which it matters.
+#[inline]
 pub(crate) fn put_string(out: &mut BytesMut, string: &[u8]) {
-    out.put_slice(string);
+    match memchr::memchr(0, string) {
+        None => out.put_slice(string),
+        Some(_) => string.split(|byte| *byte == 0).for_each(|piece| out.put_slice(piece)),
+    }
     out.put_u8(0);
 }
 
@@ -105,7 +113,8 @@ mod tests {
             assert!(header(&bytes).is_err(), "{len}");
         }
         assert!(startup_len(&7u32.to_be_bytes()).is_err());
-        assert!(startup_len(&10_001u32.to_be_bytes()).is_err());
+        assert!(startup_len(&10_005u32.to_be_bytes()).is_err());
+        assert_eq!(startup_len(&10_004u32.to_be_bytes()), Ok(Some(MAX_STARTUP_BYTES)));
         assert_eq!(startup_len(&8u32.to_be_bytes()), Ok(Some(8)));
     }
 }

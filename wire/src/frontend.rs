@@ -32,6 +32,7 @@ pub struct Parse<'a> {
 impl<'a> Parse<'a> {
     /// # Errors
     /// When the body is not a Parse, exactly.
+    #[inline]
     pub fn from_body(body: &'a [u8]) -> Result<Self, ProtocolError> {
         let mut reader = Reader::new("Parse", body);
         let name = reader.string()?;
@@ -43,6 +44,7 @@ impl<'a> Parse<'a> {
     }
 
     /// Declared types of the parameters, 0 where left open.
+    #[inline]
     pub fn param_types(&self) -> impl ExactSizeIterator<Item = u32> + 'a {
         self.types.chunks_exact(4).map(|oid| u32::from_be_bytes([oid[0], oid[1], oid[2], oid[3]]))
     }
@@ -63,6 +65,7 @@ pub struct Bind<'a> {
 impl<'a> Bind<'a> {
     /// # Errors
     /// When the body is not a Bind, exactly.
+    #[inline]
     pub fn from_body(body: &'a [u8]) -> Result<Self, ProtocolError> {
         let mut reader = Reader::new("Bind", body);
         let portal = reader.string()?;
@@ -88,16 +91,19 @@ impl<'a> Bind<'a> {
     }
 
     /// Number of parameters.
+    #[inline]
     pub fn len(&self) -> usize {
         self.count
     }
 
     /// Whether there is no parameter.
+    #[inline]
     pub fn is_empty(&self) -> bool {
         self.count == 0
     }
 
     /// The value of `$n` (from 1): `None` if there is none, `Some(None)` for NULL.
+    #[inline]
     pub fn value(&self, n: usize) -> Option<Option<&'a [u8]>> {
         if n == 0 || n > self.count {
             return None;
@@ -110,6 +116,7 @@ impl<'a> Bind<'a> {
     }
 
     /// Whether `$n` (from 1) is in binary format.
+    #[inline]
     pub fn binary(&self, n: usize) -> bool {
         match self.formats {
             [] => false,
@@ -119,6 +126,7 @@ impl<'a> Bind<'a> {
     }
 }
 
+#[inline]
 fn value<'a>(reader: &mut Reader<'a>) -> Result<Option<&'a [u8]>, ProtocolError> {
     match reader.i32()? {
         -1 => Ok(None),
@@ -150,6 +158,7 @@ pub struct Describe<'a> {
 impl<'a> Describe<'a> {
     /// # Errors
     /// When the body is not a Describe, exactly.
+    #[inline]
     pub fn from_body(body: &'a [u8]) -> Result<Self, ProtocolError> {
         object("Describe", body).map(|(kind, name)| Self { kind, name })
     }
@@ -167,11 +176,13 @@ pub struct Close<'a> {
 impl<'a> Close<'a> {
     /// # Errors
     /// When the body is not a Close, exactly.
+    #[inline]
     pub fn from_body(body: &'a [u8]) -> Result<Self, ProtocolError> {
         object("Close", body).map(|(kind, name)| Self { kind, name })
     }
 }
 
+#[inline]
 fn object<'a>(message: &'static str, body: &'a [u8]) -> Result<(Object, &'a [u8]), ProtocolError> {
     let mut reader = Reader::new(message, body);
     let kind = match reader.u8()? {
@@ -196,6 +207,7 @@ pub struct Execute<'a> {
 impl<'a> Execute<'a> {
     /// # Errors
     /// When the body is not an Execute, exactly.
+    #[inline]
     pub fn from_body(body: &'a [u8]) -> Result<Self, ProtocolError> {
         let mut reader = Reader::new("Execute", body);
         let portal = reader.string()?;
@@ -213,6 +225,7 @@ pub fn put_query(out: &mut BytesMut, text: &[u8]) {
 }
 
 /// Appends a Parse.
+#[inline]
 pub fn put_parse(out: &mut BytesMut, name: &[u8], text: &[u8], types: &[u32]) {
     put_with(out, tag::PARSE, |out| {
         put_string(out, name);
@@ -250,6 +263,7 @@ pub fn put_close_statement(out: &mut BytesMut, name: &[u8]) {
     put_object(out, tag::CLOSE, b'S', name);
 }
 
+#[inline]
 fn put_object(out: &mut BytesMut, tag: u8, kind: u8, name: &[u8]) {
     put_with(out, tag, |out| {
         out.put_u8(kind);
@@ -297,6 +311,7 @@ pub struct SaslInitialResponse<'a> {
 impl<'a> SaslInitialResponse<'a> {
     /// # Errors
     /// When the body is not a SASLInitialResponse with data, exactly.
+    #[inline]
     pub fn from_body(body: &'a [u8]) -> Result<Self, ProtocolError> {
         let mut reader = Reader::new("SASLInitialResponse", body);
         let mechanism = reader.string()?;
@@ -305,3 +320,6 @@ impl<'a> SaslInitialResponse<'a> {
         Ok(Self { mechanism, data })
     }
 }
+
+#[cfg(test)]
+mod tests;

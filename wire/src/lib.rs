@@ -13,6 +13,8 @@ pub mod startup;
 pub mod status;
 pub mod tag;
 
+#[cfg(test)]
+mod hostile;
 mod read;
 
 pub use error::{PgError, ProtocolError, Severity};

@@ -2,6 +2,8 @@
 //!
 //! Methods: trust, cleartext, md5, SCRAM-SHA-256. What else a server asks for is an error in words.
 
+use std::fmt;
+
 use bytes::{BufMut, BytesMut};
 use postgres_protocol::authentication::md5_hash;
 use postgres_protocol::authentication::sasl::{ChannelBinding, SCRAM_SHA_256, ScramSha256};
@@ -10,6 +12,7 @@ use crate::backend;
 use crate::error::{PgError, ProtocolError};
 use crate::frame::{put_string, put_with};
 use crate::read::Reader;
+use crate::status::TxStatus;
 use crate::tag::{backend as tag, frontend};
 
 /// Parameters that a server reports before its first ReadyForQuery; more are no PostgreSQL's.
@@ -45,7 +48,7 @@ pub enum Step {
 }
 
 /// What a server says of itself at login.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Greeting {
     /// ParameterStatus values in order.
     pub parameters: Vec<(String, String)>,
@@ -53,6 +56,13 @@ pub struct Greeting {
     pub pid: i32,
     /// Its secret key for cancel requests.
     pub key: Vec<u8>,
+}
+
+impl fmt::Debug for Greeting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Whoever holds the key may cancel: it stays out of logs.
+        f.debug_struct("Greeting").field("parameters", &self.parameters).field("pid", &self.pid).finish_non_exhaustive()
+    }
 }
 
 enum State {
@@ -65,10 +75,12 @@ enum State {
     Proven,
     /// AuthenticationOk.
     Authenticated,
+    /// ReadyForQuery.
+    Done,
     Failed,
 }
 
-/// A login under way.
+/// A login under way. After an error, and after [`Step::Done`], it takes nothing more.
 pub struct Login {
     user: String,
     password: Option<String>,
@@ -98,10 +110,23 @@ impl Login {
     /// # Errors
     /// See [`LoginError`]; the connection is to be closed then.
     pub fn frame(&mut self, tag: u8, body: &[u8], out: &mut BytesMut) -> Result<Step, LoginError> {
+        let step = match self.state {
+            State::Done | State::Failed => Err(unexpected("a message behind the end of the login")),
+            _ => self.step(tag, body, out),
+        };
+        match step {
+            Ok(Step::Continue) => {}
+            Ok(Step::Done) => self.state = State::Done,
+            Err(_) => self.state = State::Failed,
+        }
+        step
+    }
+
+    fn step(&mut self, tag: u8, body: &[u8], out: &mut BytesMut) -> Result<Step, LoginError> {
         match tag {
             tag::AUTHENTICATION => self.authentication(body, out).map(|()| Step::Continue),
             tag::ERROR_RESPONSE => Err(LoginError::Refused(backend::error_fields(body)?.into())),
-            tag::NOTICE_RESPONSE | tag::NEGOTIATE_PROTOCOL_VERSION => Ok(Step::Continue),
+            tag::NOTICE_RESPONSE => Ok(Step::Continue),
             tag::PARAMETER_STATUS if self.is_authenticated() => {
                 let (name, value) = backend::parameter_status(body)?;
                 if self.greeting.parameters.len() == MAX_PARAMETERS {
@@ -115,10 +140,10 @@ impl Login {
                 (self.greeting.pid, self.greeting.key) = (pid, key.to_vec());
                 Ok(Step::Continue)
             }
-            tag::READY_FOR_QUERY if self.is_authenticated() => {
-                backend::ready_for_query(body)?;
-                Ok(Step::Done)
-            }
+            tag::READY_FOR_QUERY if self.is_authenticated() => match backend::ready_for_query(body)? {
+                TxStatus::Idle => Ok(Step::Done),
+                _ => Err(unexpected("a transaction that nobody began")),
+            },
             other => Err(unexpected(&format!("a message of type {:?} during login", char::from(other)))),
         }
     }
@@ -213,51 +238,4 @@ fn unexpected(what: &str) -> LoginError {
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-
-    fn auth(method: u32, data: &[u8]) -> Vec<u8> {
-        let mut body = method.to_be_bytes().to_vec();
-        body.extend(data);
-        body
-    }
-
-    #[test]
-    fn a_trusting_server_is_greeted() {
-        let (mut login, packet) = Login::new("app", None, "healthcare", &[("application_name", "pgward")]);
-        assert_eq!(packet.len(), u32::from_be_bytes(packet[..4].try_into().unwrap()) as usize);
-        let mut out = BytesMut::new();
-        assert_eq!(login.frame(b'R', &auth(0, b""), &mut out), Ok(Step::Continue));
-        assert_eq!(login.frame(b'S', b"TimeZone\0UTC\0", &mut out), Ok(Step::Continue));
-        assert_eq!(login.frame(b'K', &[0, 0, 0, 7, 1, 2, 3, 4], &mut out), Ok(Step::Continue));
-        assert_eq!(login.frame(b'Z', b"I", &mut out), Ok(Step::Done));
-        assert!(out.is_empty());
-        let greeting = login.into_greeting();
-        assert_eq!((greeting.pid, &greeting.key[..]), (7, &[1, 2, 3, 4][..]));
-        assert_eq!(greeting.parameters, [("TimeZone".to_owned(), "UTC".to_owned())]);
-    }
-
-    #[test]
-    fn md5_is_answered_with_the_salted_hash() {
-        let (mut login, _) = Login::new("md5_user", Some("password"), "d", &[]);
-        let mut out = BytesMut::new();
-        login.frame(b'R', &auth(5, &[0x2a, 0x3d, 0x8f, 0xe0]), &mut out).unwrap();
-        assert_eq!(&out[5..], b"md562af4dd09bbb41884907a838a3233294\0");
-    }
-
-    #[test]
-    fn a_server_cannot_skip_the_proof() {
-        let (mut login, _) = Login::new("app", Some("secret"), "d", &[]);
-        let mut out = BytesMut::new();
-        login.frame(b'R', &auth(10, b"SCRAM-SHA-256\0\0"), &mut out).unwrap();
-        assert!(login.frame(b'R', &auth(0, b""), &mut out).is_err(), "AuthenticationOk before the server's signature");
-    }
-
-    #[test]
-    fn a_missing_password_is_said_in_words() {
-        let (mut login, _) = Login::new("app", None, "d", &[]);
-        let error = login.frame(b'R', &auth(3, b""), &mut BytesMut::new()).unwrap_err();
-        assert_eq!(error, LoginError::NoPassword("cleartext"));
-    }
-}
+mod tests;

@@ -76,7 +76,7 @@ impl FirstPacket {
                 Ok(Self::Cancel { pid, key: key.to_vec() })
             }
             version if version >> 16 == 3 => parameters(reader, version as u16).map(Self::Startup),
-            version => Err(ProtocolError::new(format!(
+            version => Err(ProtocolError::unsupported(format!(
                 "unsupported frontend protocol {}.{}: server supports 3.0",
                 version >> 16,
                 version & 0xffff
@@ -139,5 +139,45 @@ mod tests {
         assert!(FirstPacket::parse(&cancel).is_err());
         cancel.extend([1, 2, 3, 4]);
         assert_eq!(FirstPacket::parse(&cancel), Ok(FirstPacket::Cancel { pid: 7, key: vec![1, 2, 3, 4] }));
+    }
+
+    #[test]
+    fn a_user_is_named_and_not_empty_and_gives_the_database_its_name() {
+        let parse = |params: &[u8]| match FirstPacket::parse(&[&[0, 3, 0, 0], params].concat()) {
+            Ok(FirstPacket::Startup(startup)) => startup,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(parse(b"\0").user(), None);
+        assert_eq!(parse(b"user\0\0\0").user(), None);
+        assert_eq!(parse(b"user\0nurse\0\0").database(), Some("nurse"));
+        assert_eq!(parse(b"user\0nurse\0database\0\0\0").database(), Some("nurse"));
+        assert_eq!(parse(b"user\0a\0user\0b\0\0").user(), Some("b"), "the last one counts, as in PostgreSQL");
+    }
+
+    #[test]
+    fn protocols_of_other_centuries_are_not_spoken() {
+        for version in [2u32 << 16, 4 << 16, 0, u32::MAX] {
+            let error = FirstPacket::parse(&version.to_be_bytes()).unwrap_err();
+            assert_eq!(crate::PgError::from(error).sqlstate(), "0A000", "{version:#x}");
+        }
+    }
+
+    #[test]
+    fn keys_of_a_cancel_request_have_their_limits() {
+        for (len, right) in [(0, false), (3, false), (4, true), (32, true), (256, true), (257, false)] {
+            let body = [&CANCEL_REQUEST.to_be_bytes()[..], &[0; 4], &vec![1; len]].concat();
+            assert_eq!(FirstPacket::parse(&body).is_ok(), right, "{len}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_bytes_are_an_answer_or_an_error(
+            code in proptest::sample::select(vec![CANCEL_REQUEST, SSL_REQUEST, GSSENC_REQUEST, 3 << 16, 3 << 16 | 2, 7]),
+            rest in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..100),
+        ) {
+            let _ = FirstPacket::parse(&[&code.to_be_bytes()[..], &rest].concat());
+            let _ = FirstPacket::parse(&rest);
+        }
     }
 }
