@@ -191,13 +191,13 @@ impl Login<'_> {
             }
             AuthMethod::ScramSha256 => {
                 let verifier = user.and_then(|user| config.users[user].verifier.as_ref());
-                let (exchange, exists) =
+                let exchange =
                     ScramExchange::new(verifier.map(|verifier| verifier.expose()), name, &self.shared.mock_secret);
                 backend::put_authentication_sasl(out, &[MECHANISM]);
                 stream.write_all(out).await?;
                 out.clear();
                 let first = password(stream).await?;
-                let proof = exchange.first(exists, &first, out)?;
+                let proof = exchange.first(&first, out)?;
                 stream.write_all(out).await?;
                 out.clear();
                 let last = password(stream).await?;
