@@ -6,7 +6,7 @@
 //! sequence. [`AuditLog`] owns the file: its order, what it does when the disk fails, rotation and recovery. When the
 //! file cannot be written everything is refused except emergencies, whose records wait in a bounded memory spool.
 //!
-//! No statement text and no patient key enters this crate: patients are keyed hashes ([`PatientHasher`]), statements
+//! No statement text and no patient key enters this crate: patients are keyed hashes ([`PatientHash`]), statements
 //! are fingerprints. This crate knows no sockets and no async runtime; a [`Receipt`] is a plain future.
 
 mod error;
@@ -23,6 +23,6 @@ mod state;
 
 pub use error::AuditError;
 pub use log::{AuditLog, Status};
-pub use patient::{PatientHash, PatientHasher};
+pub use patient::PatientHash;
 pub use receipt::{Pending, Receipt};
 pub use record::{Candidate, Event, EventKind, Outcome, Place, Record, Who};
