@@ -9,7 +9,7 @@ use pgward_router::{Action, Analysed, RefusalKind};
 use pgward_wire::PgError;
 
 use super::route::Asked;
-use super::{Opening, Session, Tx, errors};
+use super::{Lost, Opening, Session, Tx, errors};
 
 /// The setting that names the class of the session's statements.
 const PRIORITY: &str = "pgward.priority";
@@ -60,6 +60,7 @@ impl Session {
     /// Whether statements of this sort can run at all, as things stand.
     pub(super) fn check_runnable(&self, action: &Action) -> Result<(), PgError> {
         match (&self.tx, action) {
+            (Tx::Opening(Opening { lost: Some(Lost::Untold(error)), .. }), _) => Err(error.clone()),
             (Tx::Opening(opening), _) if opening.failed => Err(errors::transaction_failed()),
             (_, Action::Execute(name)) if self.pinned.is_none() => Err(errors::no_prepared_statement(name)),
             _ => Ok(()),
@@ -68,8 +69,16 @@ impl Session {
 
     /// Runs a local statement.
     pub(super) fn run_local(&mut self, action: &Action, analysed: &Analysed, sql: &[u8]) -> Result<Local, PgError> {
-        match action {
-            Action::Begin { .. } | Action::Commit { .. } | Action::Rollback { .. } | Action::RollbackTo => {}
+        match (action, &self.tx) {
+            // Answered with ROLLBACK, a COMMIT would look like success to most drivers. The transaction ends all the same.
+            (Action::Commit { .. }, Tx::Opening(Opening { lost: Some(Lost::Untold(error)), .. })) => {
+                let error = error.clone();
+                self.tx = Tx::Idle;
+                return Err(error);
+            }
+            (Action::RollbackTo, Tx::Opening(Opening { lost: Some(_), .. })) => self.check_runnable(action)?,
+            (Action::Commit { .. } | Action::Rollback { .. } | Action::RollbackTo, _) => {}
+            (Action::Begin { .. }, Tx::Idle | Tx::Open(_)) => {}
             _ => self.check_runnable(action)?,
         }
         match action {
@@ -98,7 +107,7 @@ impl Session {
     fn begin(&mut self, read_only: bool, sql: &[u8]) -> Local {
         match &self.tx {
             Tx::Idle => {
-                self.tx = Tx::Opening(Opening { texts: statement(sql), read_only, failed: false });
+                self.tx = Tx::Opening(Opening { texts: statement(sql), read_only, ..Opening::default() });
                 Local::tag("BEGIN")
             }
             _ => Local::warned("BEGIN", errors::warning("25001", "there is already a transaction in progress")),
@@ -109,8 +118,8 @@ impl Session {
         match std::mem::replace(&mut self.tx, Tx::Idle) {
             Tx::Opening(opening) => {
                 if chain {
-                    self.tx =
-                        Tx::Opening(Opening { texts: b"BEGIN;".to_vec(), read_only: opening.read_only, failed: false });
+                    let read_only = opening.read_only;
+                    self.tx = Tx::Opening(Opening { texts: b"BEGIN;".to_vec(), read_only, ..Opening::default() });
                 }
                 Local::tag(if opening.failed { "ROLLBACK" } else { tag })
             }

@@ -156,6 +156,16 @@ struct Opening {
     read_only: bool,
     /// A statement failed: only ROLLBACK helps.
     failed: bool,
+    /// It had a server, which is lost with all that was done there: not even ROLLBACK TO helps.
+    lost: Option<Lost>,
+}
+
+/// Whether the client knows that the server of its transaction is lost.
+#[derive(Debug)]
+enum Lost {
+    /// Not yet: this answers its next statement.
+    Untold(PgError),
+    Told,
 }
 
 /// A change of parameters in the open transaction.
@@ -461,6 +471,7 @@ impl Session {
             self.client.out.extend_from_slice(&bytes);
             if let Tx::Opening(opening) = &mut self.tx {
                 opening.failed = true;
+                opening.lost = opening.lost.take().map(|_| Lost::Told);
             }
             if simple {
                 self.reply_ready();

@@ -16,7 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::replies::{Heard, hear};
 use super::work::{give_buffer, take_buffer};
-use super::{Attached, Client, Fatal, Flow, Opening, Session, Tx, errors};
+use super::{Attached, Client, Fatal, Flow, Lost, Opening, Session, Tx, errors};
 use crate::registry::Kill;
 
 /// Bytes read at once.
@@ -359,13 +359,14 @@ impl Session {
         self.drop_server();
         self.pinned = None;
         self.guard = None;
+        let untold = was_idle && in_transaction && !closed;
         self.tx = if in_transaction {
-            Tx::Opening(Opening { texts: Vec::new(), read_only: false, failed: true })
+            let lost = if untold { Lost::Untold(error.clone()) } else { Lost::Told };
+            Tx::Opening(Opening { failed: true, lost: Some(lost), ..Opening::default() })
         } else {
             Tx::Idle
         };
-        if was_idle && in_transaction && !closed {
-            // The next statement is told that the transaction has failed.
+        if untold {
             return;
         }
         backend::put_error(&mut self.client.out, error);
