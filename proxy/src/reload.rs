@@ -55,6 +55,9 @@ impl Proxy {
         let changes = pgward_config::diff(&old.config, &config);
         self.listen(&config.listeners).await.map_err(refused)?;
         state.fleet.start(&self.data, &self.control);
+        // Nodes are used when a probe has found them up: those of a new shard are looked at before anybody asks for it.
+        // One that does not answer in time is left to its probes.
+        let _ = tokio::time::timeout(PATIENCE, state.fleet.settled()).await;
         self.shared.state.store(Arc::new(state));
         let mut text = match changes.is_empty() {
             true => format!("reloaded {}: nothing has changed", self.config_path.display()),
