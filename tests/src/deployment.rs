@@ -84,16 +84,26 @@ impl Deployment {
         let cluster = tokio::task::spawn_blocking(move || Cluster::start(&home, &spec)).await??;
         cluster.await_streaming().await?;
         files.write(&layout, &cluster)?;
-        let mut instance = Instance::start(Path::new(program), &files.config(), &files.log())?;
-        cluster.watch(instance.pid());
-        let http_port = layout.http_port;
-        let ready = move || instance.await_ready(http_port, &false.into()).map(|()| instance);
-        let instance = Mutex::new(tokio::task::spawn_blocking(ready).await??);
+        let instance = Mutex::new(serve(program, &files, &cluster, layout.http_port).await?);
 
         let load = Load { seed: SEED, patients: options.patients };
         let deployment = Self { instance, cluster, layout, files, load, _dir: dir };
         deployment.load(options.shards).await?;
+        if options.replicas > 0 {
+            deployment.load.await_replicas(&deployment.url("general", "app"), options.shards).await?;
+        }
         Ok(deployment)
+    }
+
+    /// Kills PgWard with SIGKILL and starts it again.
+    ///
+    /// # Errors
+    /// It does not start again.
+    pub async fn restart(&self, program: &str) -> Result<()> {
+        self.with_instance(Instance::kill)?;
+        let instance = serve(program, &self.files, &self.cluster, self.layout.http_port).await?;
+        self.with_instance(|old| *old = instance);
+        Ok(())
     }
 
     async fn load(&self, shards: usize) -> Result<()> {
@@ -171,21 +181,13 @@ impl Deployment {
     pub fn log(&self) -> String {
         self.with_instance(|instance| instance.log_end())
     }
-
-    /// Which server answers a read of this patient, by its name.
-    pub async fn answered_by(client: &Client, patient: &Patient) -> String {
-        let sql = format!("SELECT current_setting('cluster_name') FROM patients WHERE id = '{}'", patient.id);
-        one(client, &sql).await
-    }
 }
 
-/// The only value of the only row, as text, by the simple protocol.
-async fn one(client: &Client, sql: &str) -> String {
-    use tokio_postgres::SimpleQueryMessage::Row;
-    let messages = client.simple_query(sql).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
-    let mut rows = messages.iter().filter_map(|message| if let Row(row) = message { Some(row) } else { None });
-    let row = rows.next().unwrap_or_else(|| panic!("{sql}: no row"));
-    row.get(0).expect("not null").to_owned()
+async fn serve(program: &str, files: &Files, cluster: &Cluster, http_port: u16) -> Result<Instance> {
+    let mut instance = Instance::start(Path::new(program), &files.config(), &files.log())?;
+    cluster.watch(instance.pid());
+    let ready = move || instance.await_ready(http_port, &false.into()).map(|()| instance);
+    tokio::task::spawn_blocking(ready).await?
 }
 
 fn spec(options: Options, max_connections: u32) -> Spec {

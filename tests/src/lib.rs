@@ -6,16 +6,11 @@
 //! folders, and is gone when the test process is gone.
 
 mod deployment;
+mod query;
 mod records;
 mod wire;
 
 pub use deployment::{Deployment, Options};
+pub use query::{answered_by, answers, one, sqlstate};
 pub use records::Records;
 pub use wire::{Frame, WireClient};
-
-/// The SQLSTATE of an error that a server or PgWard sent; panics on any other result.
-#[track_caller]
-pub fn sqlstate<T: std::fmt::Debug>(result: Result<T, tokio_postgres::Error>) -> String {
-    let error = result.expect_err("an error was expected");
-    error.code().unwrap_or_else(|| panic!("not an error of a server: {error:?}")).code().to_owned()
-}

@@ -24,11 +24,6 @@ impl Records {
 
     /// The decisions about statements of this user; tests that count have a user of their own.
     pub fn decisions_of(&self, user: &str) -> Vec<&Value> {
-        self.all.iter().filter(|record| record["user"] == user && record.get("kind").is_some()).collect()
-    }
-
-    /// The last decision.
-    pub fn last_decision(&self) -> &Value {
-        self.all.iter().rev().find(|record| record.get("kind").is_some()).expect("a decision")
+        self.all.iter().filter(|record| record["record"] == "decision" && record["user"] == user).collect()
     }
 }

@@ -5,8 +5,9 @@
 use std::collections::BTreeMap;
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use futures_util::{SinkExt, future};
 use tokio_postgres::Client;
@@ -80,6 +81,26 @@ impl Load {
                 .with_context(|| format!("cannot load the patients of {}", data::REGIONS[region]))
         });
         future::try_join_all(regions).await.map(drop)
+    }
+
+    /// Waits until PgWard reads the patients of these regions from replicas: until it has seen, by its next probe, that
+    /// they have caught up with what was loaded.
+    ///
+    /// # Errors
+    /// It does not within half a minute.
+    pub async fn await_replicas(&self, url: &str, regions: usize) -> Result<()> {
+        let client = connect(url).await?;
+        let deadline = Instant::now() + Duration::from_secs(30);
+        let sql = "SELECT current_setting('cluster_name') FROM patients WHERE id = $1";
+        for region in 0..regions {
+            let Some(patient) = self.patients_of(region).next() else { continue };
+            while !client.query_one(sql, &[&patient.id]).await?.get::<_, String>(0).contains("/replica-") {
+                let region = data::REGIONS[region];
+                ensure!(Instant::now() < deadline, "the patients of {region} are not read from replicas");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+        Ok(())
     }
 
     /// Brings the patients of one region in.

@@ -117,6 +117,9 @@ impl Running {
                 }
             }
         }
+        if self.cluster.shards.iter().all(|shard| !shard.replicas.is_empty()) {
+            self.load.await_replicas(&url, self.cluster.shards.len()).await?;
+        }
         ensure!(progress.rows() == rows, "only {} of {rows} rows were loaded", progress.rows());
         steps.done(&format!("{rows} rows by COPY and INSERT"));
         Ok(())

@@ -1,0 +1,84 @@
+//! COPY: every row is looked at, and nothing is half done.
+
+use bytes::Bytes;
+use futures_util::{SinkExt, TryStreamExt};
+use pgward_tests::{answers, sqlstate};
+use std::pin::pin;
+use tokio_postgres::{Client, Error};
+use uuid::Uuid;
+
+use crate::shared;
+
+async fn copy(client: &Client, statement: &str, rows: &str) -> Result<u64, Error> {
+    let mut sink = pin!(client.copy_in(statement).await?);
+    // Cut where no row ends.
+    for piece in rows.as_bytes().chunks(37) {
+        sink.send(Bytes::copy_from_slice(piece)).await?;
+    }
+    sink.finish().await
+}
+
+#[tokio::test]
+async fn rows_of_one_shard_are_copied_in_and_out() {
+    let pgward = shared().await;
+    let client = pgward.app().await;
+    let ids: Vec<Uuid> = (30..33).map(|n| pgward.patient("us-west", n).id).collect();
+    let rows: String = ids.iter().map(|id| format!("{id}\tCopied\tRash\tmild\n")).collect();
+    let statement = "COPY allergies (patient_id, substance, reaction, severity) FROM STDIN";
+    assert_eq!(copy(&client, statement, &rows).await.unwrap(), 3);
+
+    let id = ids[0];
+    let out =
+        format!("COPY (SELECT substance FROM allergies WHERE patient_id = '{id}' AND substance = 'Copied') TO STDOUT");
+    let primary = pgward.on_server("us-west-patients/primary").await;
+    assert_eq!(answers(&primary, "SELECT count(*) FROM allergies WHERE substance = 'Copied'").await, "3");
+    pgward.cluster().await_replay().await.unwrap();
+    let copied: Vec<Bytes> = client.copy_out(&out).await.unwrap().try_collect().await.unwrap();
+    assert_eq!(copied.concat(), b"Copied\n");
+    primary.simple_query("DELETE FROM allergies WHERE substance = 'Copied'").await.unwrap();
+}
+
+#[tokio::test]
+async fn rows_of_two_shards_are_refused_as_a_whole() {
+    let pgward = shared().await;
+    let client = pgward.app().await;
+    let (east, west) = (pgward.patient("us-east", 30).id, pgward.patient("eu-west", 30).id);
+    let rows = format!("{east}\tTwice\tRash\tmild\n{west}\tTwice\tRash\tmild\n");
+    let statement = "COPY allergies (patient_id, substance, reaction, severity) FROM STDIN";
+    // By then the first row has fixed the shard, or not yet.
+    let code = sqlstate(copy(&client, statement, &rows).await);
+    assert!(["PW002", "PW006"].contains(&code.as_str()), "{code}");
+    for node in ["us-east-patients/primary", "eu-west-patients/primary"] {
+        let server = pgward.on_server(node).await;
+        assert_eq!(answers(&server, "SELECT count(*) FROM allergies WHERE substance = 'Twice'").await, "0", "{node}");
+    }
+    assert_eq!(answers(&client, "SELECT 1").await, "1");
+}
+
+#[tokio::test]
+async fn rows_of_nobody_are_refused() {
+    let pgward = shared().await;
+    let client = pgward.app().await;
+    let statement = "COPY allergies (patient_id, substance, reaction, severity) FROM STDIN";
+    for (rows, expected) in [
+        ("00000000-0000-4000-8000-00000000dead\tX\tRash\tmild\n", "PW004"),
+        ("nonsense\tX\tRash\tmild\n", "PW012"),
+        ("\\N\tX\tRash\tmild\n", "PW012"),
+        ("\n", "PW012"),
+    ] {
+        assert_eq!(sqlstate(copy(&client, statement, rows).await), expected, "{rows}");
+        assert_eq!(answers(&client, "SELECT 1").await, "1");
+    }
+}
+
+#[tokio::test]
+async fn a_copy_with_the_region_column_registers_patients() {
+    let pgward = shared().await;
+    let client = pgward.app().await;
+    let id = Uuid::from_u128(0x2000_4000_8000_0000_0000_0001);
+    let statement = "COPY patients (id, region, mrn, family_name, given_name, birth_date, sex) FROM STDIN (FORMAT csv)";
+    let row = format!("{id},ap-south,\"COPIED \"\"1\"\"\",New,Patient,2000-01-01,unknown\n");
+    assert_eq!(copy(&client, statement, &row).await.unwrap(), 1);
+    let delete = format!("DELETE FROM patients WHERE id = '{id}' RETURNING mrn || current_setting('cluster_name')");
+    assert_eq!(answers(&client, &delete).await, "COPIED \"1\"ap-south-patients/primary");
+}

@@ -1,0 +1,19 @@
+//! What clients see of PgWard, on a deployment of four regions that all these tests share.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+mod audit;
+mod copying;
+mod emergency;
+mod extended;
+mod hostile;
+mod places;
+mod refusals;
+mod routing;
+mod sessions;
+mod transactions;
+
+use pgward_tests::Deployment;
+
+async fn shared() -> &'static Deployment {
+    Deployment::shared(env!("CARGO_BIN_EXE_pgward-under-test")).await
+}

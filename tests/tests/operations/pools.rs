@@ -1,0 +1,49 @@
+//! A pool that is used up: a deadline and a clear error for the others, and emergencies as if nothing were.
+
+use std::time::{Duration, Instant};
+
+use pgward::demo::layout::Layout;
+use pgward_tests::{Options, answered_by, answers, sqlstate};
+
+use crate::start;
+
+fn small(layout: &mut Layout) {
+    layout.pools = [(1, 2), (1, 8), (1, 2), (1, 4)];
+    layout.wait_timeout = Some("700ms");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_pool_has_a_deadline_and_emergencies_do_not_wait() {
+    let pgward = start(Options { shards: 1, replicas: 1, patients: 80, tune: small }).await;
+    let write = |n| format!("UPDATE patients SET updated_at = now() WHERE id = '{}'", pgward.patient("us-east", n).id);
+
+    // Transactions that hold their server, until there is none left for their class; some are kept for higher classes.
+    let mut holders = Vec::new();
+    let (late, waited) = loop {
+        let client = pgward.app().await;
+        client.simple_query("BEGIN").await.unwrap();
+        let begun = Instant::now();
+        match client.simple_query(&write(holders.len())).await {
+            Ok(_) => holders.push(client),
+            refused => {
+                assert_eq!(sqlstate(refused), "53300");
+                break (client, begun.elapsed());
+            }
+        }
+    };
+    assert!((2..=8).contains(&holders.len()), "{} transactions", holders.len());
+    assert!((Duration::from_millis(600)..Duration::from_secs(3)).contains(&waited), "{waited:?}");
+    late.simple_query("ROLLBACK").await.unwrap();
+
+    let dispatcher = pgward.connect("emergency", "dispatcher").await;
+    let begun = Instant::now();
+    assert_eq!(answered_by(&dispatcher, &pgward.patient("us-east", 10)).await, "us-east-patients/primary");
+    dispatcher.simple_query(&write(11)).await.unwrap();
+    assert!(begun.elapsed() < Duration::from_millis(600), "{:?}", begun.elapsed());
+
+    // Reads have a pool of their own, on another node.
+    answers(&late, &format!("SELECT family_name FROM patients WHERE id = '{}'", pgward.patient("us-east", 0).id)).await;
+
+    holders[0].simple_query("COMMIT").await.unwrap();
+    late.simple_query(&write(12)).await.unwrap();
+}
