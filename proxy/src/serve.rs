@@ -82,7 +82,7 @@ pub fn run(path: &Path) -> anyhow::Result<ExitCode> {
 
 fn init_log() {
     let filter = tracing_subscriber::EnvFilter::try_from_env("PGWARD_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,deadpool=error"));
     let color = std::io::IsTerminal::is_terminal(&std::io::stderr());
     // A log that was set up before (by a test) is as good.
     let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(color).try_init();
