@@ -166,3 +166,6 @@ fn note_prepared(work: &mut Work, memory: &mut ServerMemory, id: u64) {
         work.expects.push_back(Expect::SilentClose);
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

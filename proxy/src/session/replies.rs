@@ -359,3 +359,6 @@ fn is_control(t: u8) -> bool {
             | tag::COPY_IN_RESPONSE
     )
 }
+
+#[cfg(test)]
+mod tests;
