@@ -15,7 +15,6 @@ demo: deps
 	exec $(TARGET)/release/pgward demo $(ARGS)
 
 test: deps
-	$(ENV) && $(CARGO) build -p pgward
 	$(ENV) && $(CARGO) test --workspace
 
 bench: deps

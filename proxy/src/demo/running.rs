@@ -62,6 +62,8 @@ impl Running {
         let loaded = Loaded::of(wanted);
         let kept = loaded.check()?;
         let files = Files::of(&wanted.dir)?;
+        // Of an earlier demo that was killed.
+        let _ = std::fs::remove_file(files.manifest());
 
         let spec = spec(wanted, &layout, &files, cancelled)?;
         let count = PLACES.len() * (1 + wanted.replicas);
