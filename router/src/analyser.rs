@@ -17,8 +17,8 @@ use crate::catalog::Catalog;
 use crate::evidence::{Evidence, KeySource, Mention, Params, PatientKey, Slot, Whence};
 use crate::lexer::{Cut, Literals, lex};
 use crate::refusal::{Refusal, RefusalKind};
-use crate::statement::{Action, Analysed, Literal, Setting, Shape, Value};
-use crate::values;
+use crate::statement::{Action, Analysed, Literal, SetConfig, SetConfigValue, Setting, Shape, Value};
+use crate::values::{self, oid};
 
 /// Longer shapes are not kept: they are bulk statements that hardly come twice.
 const MAX_CACHED_SHAPE_BYTES: usize = 16 * 1024;
@@ -141,6 +141,15 @@ impl Analyser {
             let name = name.as_deref().and_then(|name| std::str::from_utf8(name).ok());
             self.tables.guard_set_config(name.unwrap_or("role"))?;
         }
+        for set in &statement.sets {
+            match reader.set_config(set) {
+                Some((name, value)) => self.tables.guard_session_setting(&name, value)?,
+                None => {
+                    return Err(Refusal::new(RefusalKind::Unsupported, "the value of this set_config cannot be read")
+                        .hint("Send it as text, and not NULL; use RESET to go back to the default."));
+                }
+            }
+        }
         for source in &statement.keys.sources {
             reader.read(source, &mut evidence)?;
         }
@@ -157,6 +166,20 @@ impl Analyser {
     /// The values of a SET of `analysed`, decoded, in order; empty for DEFAULT.
     pub fn setting(&self, analysed: &Analysed, setting: &Setting, sql: &[u8]) -> Vec<String> {
         setting.values.iter().map(|value| setting_value(value, &analysed.literals, sql)).collect()
+    }
+
+    /// What the calls of set_config in a statement set for the session, in their order: name in lower case, and value.
+    /// Only for statements that [`evidence`](Self::evidence) did not refuse; what cannot be read is left out.
+    pub fn set_configs(
+        &self,
+        analysed: &Analysed,
+        statement: usize,
+        sql: &[u8],
+        params: &dyn Params,
+    ) -> Vec<(String, String)> {
+        let Some(statement) = analysed.shape.statements.get(statement) else { return Vec::new() };
+        let reader = Reader { sql, literals: &analysed.literals, params, key_type: self.key_type };
+        statement.sets.iter().filter_map(|set| reader.set_config(set)).collect()
     }
 }
 
@@ -223,6 +246,21 @@ impl Reader<'_> {
             Slot::Literal { ordinal, .. } => values::literal_text(self.sql, self.literals.get(ordinal as usize)?),
             Slot::Param { n, .. } => self.params.value(n)?.map(Cow::Borrowed),
         }
+    }
+
+    /// Name, in lower case, and value of a set_config.
+    fn set_config(&self, set: &SetConfig) -> Option<(String, String)> {
+        let literal = |ordinal: u32| values::literal_text(self.sql, self.literals.get(ordinal as usize)?);
+        let value = match set.value {
+            SetConfigValue::Literal { ordinal } => literal(ordinal)?,
+            // Types whose values are their own bytes in both formats.
+            SetConfigValue::Param(n) if matches!(self.params.oid(n), 0 | oid::TEXT | oid::VARCHAR) => {
+                Cow::Borrowed(self.params.value(n)??)
+            }
+            SetConfigValue::Param(_) => return None,
+        };
+        let name = std::str::from_utf8(&literal(set.name)?).ok()?.to_ascii_lowercase();
+        Some((name, std::str::from_utf8(&value).ok()?.to_owned()))
     }
 
     /// The region that stands beside a key; what is no text is no region.

@@ -32,4 +32,6 @@ pub use evidence::{Evidence, Mention, NoParams, Params, PatientKey, Whence};
 pub use hash::{PatientHasher, hash_key};
 pub use placement::Views;
 pub use refusal::{Refusal, RefusalKind};
-pub use statement::{Action, Analysed, CopyFormat, CopyFrom, Kind, Setting, Shape, Statement, TableUse, Value};
+pub use statement::{
+    Action, Analysed, CopyFormat, CopyFrom, Kind, SetConfig, SetConfigValue, Setting, Shape, Statement, TableUse, Value,
+};

@@ -89,6 +89,8 @@ pub struct Statement {
     pub reads_only: bool,
     /// The tables that it names, each once.
     pub tables: SmallVec<[TableUse; 4]>,
+    /// The settings that its calls of set_config change for the session, in their order.
+    pub sets: SmallVec<[SetConfig; 1]>,
     /// Byte range of the statement in shape-independent terms: index of its first and one past its last literal.
     pub literals: std::ops::Range<u32>,
     /// Where patient keys stand in it; private to the analysis.
@@ -198,6 +200,27 @@ pub enum Value {
         /// A minus sign stands before it.
         negative: bool,
     },
+}
+
+/// `set_config(name, value, false)` in the select list of a query without tables: a SET in other words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SetConfig {
+    /// Ordinal of the literal that is the name. It is a value of the text, not of the shape.
+    pub name: u32,
+    /// Where the value stands.
+    pub value: SetConfigValue,
+}
+
+/// Where the value of a `set_config` stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SetConfigValue {
+    /// The n-th literal of the text, counted from 0.
+    Literal {
+        /// Its ordinal.
+        ordinal: u32,
+    },
+    /// Parameter `$n` (from 1).
+    Param(u16),
 }
 
 /// `COPY … FROM STDIN`.

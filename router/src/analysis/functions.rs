@@ -1,8 +1,8 @@
 //! What a statement calls: functions, operators and types, by what they may do besides reading.
 
+use pg_raw_parse::Node;
 use pg_raw_parse::list::NodeList;
 use pg_raw_parse::nodes::{FuncCall, TypeName};
-use pg_raw_parse::{ConstValue, Node};
 
 use super::walk::Walk;
 use crate::refusal::{Refusal, RefusalKind};
@@ -73,22 +73,6 @@ impl<'t> Walk<'t> {
             );
         } else if name == "set_config" {
             self.set_config_call(call);
-        }
-    }
-
-    /// Only for the transaction, and only by a name that can be looked at.
-    fn set_config_call(&mut self, call: &'t FuncCall) {
-        let args: Vec<Node<'t>> = call.args().iter().collect();
-        let name = args.first().and_then(|name| self.constants.text(*name));
-        let local = args.get(2).is_some_and(
-            |node| matches!(node, Node::A_Const(value) if matches!(value.val(), Some(ConstValue::Boolean(true)))),
-        );
-        match name {
-            Some(name) if local => self.set_config.push(name),
-            _ => self.refuse(
-                Refusal::new(RefusalKind::Unsupported, "set_config would leave a setting in a shared server")
-                    .hint("Use SET, or set_config with a plain name and is_local true."),
-            ),
         }
     }
 

@@ -14,6 +14,7 @@ mod graph;
 mod insert;
 mod scope;
 mod select;
+mod set_config;
 mod settings;
 mod syntax;
 mod tables;
@@ -85,6 +86,7 @@ fn statement(tables: &Tables, sql: &[u8], literals: &[Literal], raw: &RawStmt) -
         action,
         reads_only: !walk.writes && walk.refusal.is_none(),
         tables: walk.uses,
+        sets: walk.sets,
         literals: literal_range(literals, raw),
         keys,
         refusal: walk.refusal,
@@ -97,6 +99,7 @@ fn unknown() -> Statement {
         action: Action::Run,
         reads_only: false,
         tables: SmallVec::new(),
+        sets: SmallVec::new(),
         literals: 0..0,
         keys: KeySources::default(),
         refusal: Some(Refusal::new(RefusalKind::Unsupported, "the statement cannot be analysed")),

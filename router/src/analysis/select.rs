@@ -8,6 +8,7 @@ use pg_raw_parse::nodes::{IntoClause, ResTarget, SelectStmt, SetOperation, WithC
 
 use super::graph::Sources;
 use super::scope::{Derived, Out, OutValue, View};
+use super::set_config::runs_once;
 use super::walk::{At, Cte, Env, Walk};
 use crate::refusal::{Refusal, RefusalKind};
 
@@ -45,7 +46,12 @@ impl<'t> Walk<'t> {
         let at = At { view: self.scopes.view(scope), env, depth };
         self.expression(select.where_clause(), at);
         self.condition(select.where_clause(), at.view, at.view);
-        self.expressions(select.target_list().iter().map(ResTarget::val), at);
+        let once = depth == 0 && runs_once(select);
+        for entry in select.target_list().iter().map(ResTarget::val) {
+            if !once || !self.takes_setting(entry) {
+                self.expression(entry, at);
+            }
+        }
         self.expressions(select.distinct_clause(), at);
         self.expressions(select.group_clause(), at);
         self.expression(select.having_clause(), at);

@@ -166,18 +166,35 @@ impl Tables {
         }
     }
 
+    /// The same for a setting that set_config changes for the session; what the proxy keeps is left to SET itself.
+    pub(crate) fn guard_session_setting(&self, name: &str, value: String) -> Result<(), Refusal> {
+        const KEPT: [&str; 5] = [
+            "role",
+            "session_authorization",
+            "transaction_isolation",
+            "transaction_read_only",
+            "transaction_deferrable",
+        ];
+        if KEPT.contains(&name) || name.starts_with("pgward.") {
+            return Err(kept());
+        }
+        self.guard(&Setting { name: name.into(), values: SmallVec::new(), local: false }, &[value])
+    }
+
     /// Refuses set_config of a setting that the proxy keeps or that decides how statements are read.
     pub(crate) fn guard_set_config(&self, name: &str) -> Result<(), Refusal> {
         const KEPT: [&str; 5] =
             ["role", "session_authorization", "search_path", "standard_conforming_strings", "client_encoding"];
         let name = name.to_ascii_lowercase();
         if KEPT.contains(&&*name) || name.starts_with("pgward.") {
-            return Err(
-                Refusal::new(RefusalKind::Unsupported, "this setting cannot be changed by set_config").hint("Use SET.")
-            );
+            return Err(kept());
         }
         Ok(())
     }
+}
+
+fn kept() -> Refusal {
+    Refusal::new(RefusalKind::Unsupported, "this setting cannot be changed by set_config").hint("Use SET.")
 }
 
 /// Statistics and large objects hold values of patients' rows.

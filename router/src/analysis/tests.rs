@@ -135,7 +135,9 @@ fn outcome(analyser: &Analyser, sql: &str, params: &dyn Params) -> Vec<String> {
     (0..analysed.shape.statements.len())
         .map(|number| match analyser.evidence(&analysed, number, sql.as_bytes(), params) {
             Ok(evidence) => {
-                format!("{}{}", show_action(analyser, &analysed, number, sql), show_evidence(&evidence))
+                let sets = analyser.set_configs(&analysed, number, sql.as_bytes(), params);
+                let sets: String = sets.iter().map(|(name, value)| format!(" {name}={value}")).collect();
+                format!("{}{}{sets}", show_action(analyser, &analysed, number, sql), show_evidence(&evidence))
             }
             Err(refusal) => format!("refused {}", refusal.kind.sqlstate()),
         })

@@ -19,7 +19,7 @@ use super::scope::{Derived, Scopes, View};
 use super::tables::{Named, TableInfo, Tables};
 use crate::evidence::{KeySource, KeySources, Slot};
 use crate::refusal::{Refusal, RefusalKind};
-use crate::statement::{Literal, TableUse};
+use crate::statement::{Literal, SetConfig, TableUse};
 
 /// Queries and joins within one another that are followed.
 const MAX_DEPTH: u32 = 100;
@@ -62,6 +62,8 @@ pub(super) struct Walk<'t> {
     pub(super) uses: SmallVec<[TableUse; 4]>,
     /// Names of set_config calls, to be looked at when they are known.
     pub(super) set_config: SmallVec<[Slot; 1]>,
+    /// What set_config changes for the session.
+    pub(super) sets: SmallVec<[SetConfig; 1]>,
     /// Something in the tree may write, or is not known not to.
     pub(super) writes: bool,
     /// Something in the tree stays behind in the server.
@@ -81,6 +83,7 @@ impl<'t> Walk<'t> {
             mentions: Vec::new(),
             uses: SmallVec::new(),
             set_config: SmallVec::new(),
+            sets: SmallVec::new(),
             writes: false,
             pins: false,
             refusal: None,
