@@ -6,8 +6,12 @@ use crate::backend::ErrorFields;
 
 /// A peer broke the protocol. Its connection is of no use any more.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{what}")]
-pub struct ProtocolError {
+#[error("{}", .0.what)]
+pub struct ProtocolError(Box<Violation>);
+
+/// Boxed, so that the results of the parsers fit into registers: what is exceptional may allocate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Violation {
     what: Cow<'static, str>,
     sqlstate: &'static str,
 }
@@ -15,12 +19,12 @@ pub struct ProtocolError {
 impl ProtocolError {
     /// What was expected and what came: 08P01, protocol_violation.
     pub fn new(what: impl Into<Cow<'static, str>>) -> Self {
-        Self { what: what.into(), sqlstate: "08P01" }
+        Self(Box::new(Violation { what: what.into(), sqlstate: "08P01" }))
     }
 
     /// What came is of a protocol that is not spoken here: 0A000, feature_not_supported.
     pub fn unsupported(what: impl Into<Cow<'static, str>>) -> Self {
-        Self { what: what.into(), sqlstate: "0A000" }
+        Self(Box::new(Violation { what: what.into(), sqlstate: "0A000" }))
     }
 }
 
@@ -133,7 +137,7 @@ impl PgError {
 
 impl From<ProtocolError> for PgError {
     fn from(error: ProtocolError) -> Self {
-        Self::error(error.sqlstate, error.what).fatal()
+        Self::error(error.0.sqlstate, error.0.what).fatal()
     }
 }
 
