@@ -117,7 +117,7 @@ pub enum Action {
     Run,
     /// `BEGIN` or `START TRANSACTION`.
     Begin {
-        /// `READ ONLY` was given.
+        /// `READ ONLY` was given, and nothing that keeps the transaction off replicas (SERIALIZABLE).
         read_only: bool,
     },
     /// `COMMIT`, `END` (`chain`: AND CHAIN).
@@ -142,7 +142,7 @@ pub enum Action {
     Set(Setting),
     /// `SET TRANSACTION …`: `read_only` if it says READ ONLY.
     SetTransaction {
-        /// READ ONLY was given.
+        /// `READ ONLY` was given, and nothing that keeps the transaction off replicas (SERIALIZABLE).
         read_only: bool,
     },
     /// `RESET name` (`None`: `RESET ALL`).

@@ -128,14 +128,19 @@ fn default_of(mode: &DefElem) -> Option<Setting> {
     Some(Setting { name: format!("default_{}", mode.defname()?).into(), values, local: false })
 }
 
-/// READ ONLY among transaction modes. The grammar makes these constants of keywords, never of literals.
+/// READ ONLY among transaction modes, and no mode that a replica cannot run: a hot standby refuses SERIALIZABLE, and of
+/// several modes the last one counts. The grammar makes these constants of keywords, never of literals.
 fn says_read_only(options: &NodeList) -> bool {
-    options.iter().any(|option| match option {
-        Node::DefElem(option) => option.defname() == Some("transaction_read_only") && is_one(option),
-        _ => false,
-    })
-}
-
-fn is_one(option: &DefElem) -> bool {
-    matches!(option.arg(), Node::A_Const(value) if matches!(value.val(), Some(ConstValue::Integer(1))))
+    let mut read_only = false;
+    for option in options {
+        let Node::DefElem(option) = option else { return false };
+        let Node::A_Const(value) = option.arg() else { return false };
+        match (option.defname(), value.val()) {
+            (Some("transaction_read_only"), Some(ConstValue::Integer(1))) => read_only = true,
+            (Some("transaction_read_only"), _) => return false,
+            (Some("transaction_isolation"), Some(ConstValue::String("serializable"))) => return false,
+            _ => {}
+        }
+    }
+    read_only
 }
