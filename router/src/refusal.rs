@@ -51,6 +51,8 @@ pub enum RefusalKind {
     DirectoryUnwritable,
     /// Not a PostgreSQL statement.
     Syntax,
+    /// Not UTF-8.
+    Encoding,
     /// A part of PostgreSQL that the pool mode does not offer.
     Unsupported,
 }
@@ -74,6 +76,7 @@ impl RefusalKind {
             Self::RegionContradiction => "region contradiction",
             Self::DirectoryUnwritable => "directory unwritable",
             Self::Syntax => "syntax",
+            Self::Encoding => "encoding",
             Self::Unsupported => "unsupported",
         }
     }
@@ -96,6 +99,7 @@ impl RefusalKind {
             Self::RegionContradiction => "PW013",
             Self::DirectoryUnwritable => "58030",
             Self::Syntax => "42601",
+            Self::Encoding => "22021",
             Self::Unsupported => "0A000",
         }
     }

@@ -42,7 +42,7 @@ use walk::Walk;
 /// Parses and analyses a text.
 pub(crate) fn shape(tables: &Tables, sql: &[u8], literals: &[Literal], params: u16) -> Result<Shape, Refusal> {
     let text = std::str::from_utf8(sql)
-        .map_err(|_| Refusal::new(RefusalKind::Syntax, "invalid byte sequence for encoding \"UTF8\""))?;
+        .map_err(|_| Refusal::new(RefusalKind::Encoding, "invalid byte sequence for encoding \"UTF8\""))?;
     let tree = pg_raw_parse::parse(text).map_err(|error| syntax::refusal(text, syntax::error_message(&error)))?;
     let statements = tree
         .iter()
