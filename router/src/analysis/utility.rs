@@ -162,6 +162,15 @@ impl<'t> Walk<'t> {
             | Node::ClusterStmt(_)
             | Node::RuleStmt(_)
             | Node::Invalid(_) => self.unplaceable(),
+            Node::DoStmt(_) => self.opaque("DO"),
+            Node::CallStmt(_) => self.opaque("CALL"),
+            Node::CreateFunctionStmt(create) if create.is_procedure => self.opaque("CREATE PROCEDURE"),
+            Node::CreateFunctionStmt(_) => self.opaque("CREATE FUNCTION"),
+            Node::CreateRoleStmt(_)
+            | Node::AlterRoleStmt(_)
+            | Node::AlterRoleSetStmt(_)
+            | Node::DropRoleStmt(_)
+            | Node::GrantRoleStmt(_) => self.users(),
             Node::CreateSchemaStmt(create) if !create.schema_elts().is_empty() => self.unplaceable(),
             _ => self.unplaceable_unless_local(),
         }
@@ -172,6 +181,28 @@ impl<'t> Walk<'t> {
             Refusal::new(RefusalKind::Unplaceable, "nobody can tell from this statement which shard it is for")
                 .hint("Run it on each shard directly."),
         );
+    }
+
+    /// A statement whose text names no table, though what it runs may touch any.
+    fn opaque(&mut self, what: &str) {
+        if !self.tables.undeclared_are_local() {
+            self.refuse(
+                Refusal::new(
+                    RefusalKind::Unplaceable,
+                    format!("{what} has a body that cannot be analysed: it may touch any patient"),
+                )
+                .hint("Run it on the shard directly, or send its statements one by one."),
+            );
+        }
+    }
+
+    fn users(&mut self) {
+        if !self.tables.undeclared_are_local() {
+            self.refuse(Refusal::new(RefusalKind::Unplaceable, "roles are not managed through the proxy").hint(
+                "Declare the proxy's users under [[users]] in its configuration; change the servers' own roles on \
+                     each shard directly.",
+            ));
+        }
     }
 
     fn unplaceable_unless_local(&mut self) {
