@@ -84,7 +84,7 @@ fn statement(tables: &Tables, sql: &[u8], literals: &[Literal], raw: &RawStmt) -
     }
     Statement {
         action,
-        reads_only: !walk.writes && walk.refusal.is_none(),
+        reads_only: !walk.writes,
         tables: walk.uses,
         sets: walk.sets,
         literals: literal_range(literals, raw),

@@ -291,6 +291,74 @@ fn texts_that_are_no_statements_are_refused() {
     assert!(analyser.analyse(b"").unwrap().shape.statements.is_empty());
 }
 
+#[test]
+fn refusals_say_what_to_do() {
+    let analyser = analyser(KeyType::Bigint);
+    let refused = |sql: &str| {
+        let analysed = analyser.analyse(sql.as_bytes()).unwrap();
+        let refusal = analyser.evidence(&analysed, 0, sql.as_bytes(), &crate::NoParams).unwrap_err();
+        (refusal.message.into_owned(), refusal.hint.unwrap_or_default().into_owned())
+    };
+    for sql in ["DO 'x'", "CALL p()", "CREATE FUNCTION f() RETURNS int RETURN 1", "CREATE PROCEDURE p() AS 'x'"] {
+        let (message, hint) = refused(sql);
+        assert!(message.contains("cannot be analysed"), "{sql}: {message}");
+        assert!(hint.contains("on the shard directly"), "{sql}: {hint}");
+    }
+    let users =
+        ["CREATE ROLE x", "ALTER USER x PASSWORD 'y'", "ALTER ROLE x SET jit = off", "DROP ROLE x", "GRANT x TO y"];
+    for sql in users {
+        assert!(refused(sql).1.contains("[[users]]"), "{sql}");
+    }
+    assert!(refused("SELECT * FROM tt").1.contains("pg_temp.tt"));
+    assert!(refused("INSERT INTO \"T t\" VALUES (1)").1.contains("pg_temp.\"T t\""));
+    assert!(!refused("SELECT * FROM other.tt").1.contains("pg_temp"));
+}
+
+#[test]
+fn refused_reads_are_still_reads() {
+    let analyser = analyser(KeyType::Bigint);
+    let reads = |sql: &str| {
+        let analysed = analyser.analyse(sql.as_bytes()).unwrap();
+        analyser.evidence(&analysed, 0, sql.as_bytes(), &crate::NoParams).unwrap_err();
+        analysed.shape.statements[0].reads_only
+    };
+    assert!(reads("SELECT count(*) FROM patients"));
+    assert!(reads("SELECT * FROM nowhere"));
+    assert!(!reads("UPDATE patients SET name = 'x'"));
+    assert!(!reads("DELETE FROM nowhere"));
+    assert!(!reads("SELECT txid_current() FROM patients"));
+    assert!(!reads("SELECT * FROM patients FOR UPDATE"));
+    assert!(!reads("COPY patients FROM STDIN (FORMAT binary)"));
+    assert!(!reads("DO 'x'"));
+}
+
+#[test]
+fn set_config_reads_parameters_of_text_alone() {
+    struct One(u32, &'static [u8]);
+    impl Params for One {
+        fn value(&self, n: u16) -> Option<Option<&[u8]>> {
+            (n == 1).then_some(Some(self.1))
+        }
+        fn binary(&self, _: u16) -> bool {
+            true
+        }
+        fn oid(&self, _: u16) -> u32 {
+            self.0
+        }
+    }
+    let analyser = analyser(KeyType::Bigint);
+    let sql = b"SELECT set_config('jit', $1, false)";
+    let analysed = analyser.analyse(sql).unwrap();
+    for oid in [0, 25, 1043] {
+        assert!(analyser.evidence(&analysed, 0, sql, &One(oid, b"off")).is_ok());
+        assert_eq!(analyser.set_configs(&analysed, 0, sql, &One(oid, b"off")), [("jit".into(), "off".into())]);
+    }
+    for params in [One(23, b"\0\0\0\x01"), One(25, b"\xff")] {
+        assert!(analyser.evidence(&analysed, 0, sql, &params).is_err());
+        assert!(analyser.set_configs(&analysed, 0, sql, &params).is_empty());
+    }
+}
+
 /// Statements of PostgreSQL's own regression tests, where the folder of their files is given.
 #[test]
 fn regression_tests_are_answered() {

@@ -90,8 +90,9 @@ impl<'t> Walk<'t> {
         }
     }
 
-    /// Refuses the statement; the first reason stands.
+    /// Refuses the statement; the first reason stands. A read stays one where the walk went on to the end all the same.
     pub(super) fn refuse(&mut self, refusal: Refusal) {
+        self.writes |= !matches!(refusal.kind, RefusalKind::NoPatient | RefusalKind::UndeclaredTable);
         self.refusal.get_or_insert(refusal);
     }
 
@@ -208,18 +209,22 @@ impl<'t> Walk<'t> {
             Named::Undeclared(full) if self.tables.undeclared_are_local() => {
                 self.note(&full, TableKind::Local, written);
             }
-            Named::Undeclared(full) => {
-                self.refuse(Refusal::new(RefusalKind::UndeclaredTable, format!("table {full} is not declared")).hint(
-                    "Declare it under [[tables]] as a patient, reference or local table; write pg_temp. before the \
-                         name of a temporary one.",
-                ))
-            }
+            Named::Undeclared(full) => self.undeclared(&full, schema.is_none().then_some(name)),
             Named::Several => self.refuse(
                 Refusal::new(RefusalKind::UndeclaredTable, format!("\"{name}\" may be a table of several schemas"))
                     .hint("Write the schema before the table's name."),
             ),
         }
         None
+    }
+
+    /// Refuses a table that the configuration does not name; `bare`: how the statement calls it, if without schema.
+    fn undeclared(&mut self, full: &str, bare: Option<&str>) {
+        let mut hint = "Declare it under [[tables]] as a patient, reference or local table.".to_owned();
+        if let Some(name) = bare {
+            hint += &format!(" If it is a temporary table of this session, write pg_temp.{}.", identifier(name));
+        }
+        self.refuse(Refusal::new(RefusalKind::UndeclaredTable, format!("table {full} is not declared")).hint(hint));
     }
 
     /// The keys of all mentions, or the refusal of the first that is tied to none.
@@ -257,5 +262,15 @@ impl<'t> Walk<'t> {
             }
         }
         KeySources { sources, set_config: std::mem::take(&mut self.set_config), guarded: false }
+    }
+}
+
+/// A name as SQL has it.
+fn identifier(name: &str) -> String {
+    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+    if name.chars().all(plain) && !name.starts_with(|c: char| c.is_ascii_digit()) {
+        name.to_owned()
+    } else {
+        format!("\"{}\"", name.replace('"', "\"\""))
     }
 }
