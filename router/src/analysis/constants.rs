@@ -150,7 +150,7 @@ fn strip_casts(mut node: Node<'_>) -> Option<(Node<'_>, Vec<u32>)> {
 }
 
 /// OID of a type that a key may have; a length (`varchar(3)`) cuts values, so it is none of them.
-fn type_oid(name: &TypeName) -> Option<u32> {
+pub(super) fn type_oid(name: &TypeName) -> Option<u32> {
     if name.setof || name.pct_type || !name.typmods().is_empty() {
         return None;
     }

@@ -6,11 +6,13 @@
 use pg_raw_parse::nodes::{FuncCall, SelectStmt, SetOperation};
 use pg_raw_parse::{ConstValue, Node};
 
+use super::constants::type_oid;
 use super::functions::qualified;
 use super::walk::Walk;
 use crate::evidence::Slot;
 use crate::refusal::{Refusal, RefusalKind};
 use crate::statement::{SetConfig, SetConfigValue};
+use crate::values::oid;
 
 impl<'t> Walk<'t> {
     /// Takes an entry of a select list that [`runs_once`] if it is a set_config for the session that can be followed.
@@ -97,11 +99,19 @@ fn is_called(call: &FuncCall, wanted: &str) -> bool {
     matches!(qualified(call.funcname()), Some((None | Some("pg_catalog"), name)) if name == wanted)
 }
 
+/// The innermost cast of a parameter is its type wherever the statement uses it: one of another type than text may be
+/// another value to set_config than the one that is read here.
 fn is_value(mut node: Node<'_>) -> bool {
+    let mut innermost = None;
     while let Node::TypeCast(cast) = node {
+        innermost = cast.type_name();
         node = cast.arg();
     }
-    matches!(node, Node::A_Const(_) | Node::ParamRef(_) | Node::SQLValueFunction(_))
+    match node {
+        Node::A_Const(_) | Node::SQLValueFunction(_) => true,
+        Node::ParamRef(_) => innermost.is_none_or(|cast| matches!(type_oid(cast), Some(oid::TEXT | oid::VARCHAR))),
+        _ => false,
+    }
 }
 
 fn is_absent(node: Node<'_>) -> bool {
