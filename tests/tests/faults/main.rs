@@ -2,6 +2,8 @@
 //! has a deployment of its own, as small as it can be.
 #![allow(missing_docs, clippy::unwrap_used)]
 
+mod completeness;
+mod killed;
 mod load;
 mod primary;
 mod replica;
@@ -34,6 +36,15 @@ fn records_since(pgward: &Deployment, mark: u64) -> Vec<Value> {
     file.read_to_string(&mut text).unwrap();
     let complete = &text[..text.rfind('\n').map_or(0, |end| end + 1)];
     complete.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// Sequence numbers go on by one, over restarts too.
+#[track_caller]
+fn assert_no_gap(records: &[Value]) {
+    let first = records[0]["seq"].as_u64().unwrap();
+    for (record, expected) in records.iter().zip(first..) {
+        assert_eq!(record["seq"], expected, "{record}");
+    }
 }
 
 /// Waits until this is so.
