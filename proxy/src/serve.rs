@@ -109,6 +109,9 @@ fn control_runtime() -> anyhow::Result<Handle> {
 }
 
 async fn serve(config: Arc<Config>, path: &Path, data: Handle, control: Handle) -> anyhow::Result<ExitCode> {
+    // A file that has reached its limit is an error of the write then, as a full disk is, and not the end of PgWard.
+    // The handler stays when its listener is dropped.
+    drop(signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()))?);
     let audit = AuditLog::open(&config.audit, &config.proxy.instance)?;
     let catalog = reload::live_catalog(&control, &config).await;
     let state = State::new(Arc::clone(&config), &catalog.found, None)?;

@@ -3,6 +3,7 @@
 #![allow(missing_docs, clippy::unwrap_used)]
 
 mod completeness;
+mod disk;
 mod killed;
 mod load;
 mod primary;
