@@ -47,3 +47,57 @@ async fn a_full_pool_has_a_deadline_and_emergencies_do_not_wait() {
     holders[0].simple_query("COMMIT").await.unwrap();
     late.simple_query(&write(12)).await.unwrap();
 }
+
+/// Three connections, one of which is kept for emergencies that find their own pool used up.
+fn tiny(layout: &mut Layout) {
+    layout.pools = [(1, 1), (1, 3), (1, 1), (1, 1)];
+    layout.wait_timeout = Some("500ms");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_third_transaction_is_told_when_to_come_back_and_then_it_may() {
+    let pgward = start(Options { shards: 1, replicas: 0, patients: 80, tune: tiny }).await;
+    let write = |n| format!("UPDATE patients SET updated_at = now() WHERE id = '{}'", pgward.patient("us-east", n).id);
+    let mut clients = Vec::new();
+    for n in 0..3 {
+        let client = pgward.app().await;
+        client.simple_query("BEGIN").await.unwrap();
+        if n < 2 {
+            client.simple_query(&write(n)).await.unwrap();
+        }
+        clients.push(client);
+    }
+    // Two emergencies at once: one in a pool of their own, one in the share that is kept for them.
+    let emergencies =
+        [pgward.connect("emergency", "dispatcher").await, pgward.connect("emergency", "dispatcher").await];
+    for (n, emergency) in emergencies.iter().enumerate() {
+        emergency.simple_query("BEGIN").await.unwrap();
+        emergency.simple_query(&write(10 + n)).await.unwrap();
+    }
+
+    let begun = Instant::now();
+    let refused = clients[2].simple_query(&write(2)).await.unwrap_err();
+    let waited = begun.elapsed();
+    let told = refused.as_db_error().unwrap();
+    assert_eq!(told.code().code(), "53300");
+    assert!(told.hint().is_some_and(|hint| hint.contains("retry")), "{told:?}");
+    assert!((Duration::from_millis(450)..Duration::from_secs(2)).contains(&waited), "{waited:?}");
+    clients[2].simple_query("ROLLBACK").await.unwrap();
+
+    // A statement that is waiting gets the server that becomes free.
+    let third = write(2);
+    let (waiting, ()) = tokio::join!(clients[2].simple_query(&third), async {
+        tokio::time::sleep(Duration::from_millis(150)).await;
+        clients[0].simple_query("COMMIT").await.unwrap();
+    });
+    waiting.unwrap();
+    for client in clients.iter().chain(&emergencies) {
+        client.simple_query("COMMIT").await.unwrap();
+    }
+    // Everything works for everybody, many times over.
+    for round in 0..5 {
+        for client in clients.iter().chain(&emergencies) {
+            client.simple_query(&write(round)).await.unwrap();
+        }
+    }
+}
