@@ -4,6 +4,7 @@
 
 mod load;
 mod lost;
+mod pgbench;
 mod pools;
 mod reload;
 

@@ -1,10 +1,12 @@
 //! Shards and replicas come and go by reload, and no client sees an error.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use pgward::demo::layout::Layout;
 use pgward_tests::{Deployment, Options, answered_by, sqlstate};
 
 use crate::load::Load;
+use crate::pgbench::Pgbench;
 use crate::{start, watchful};
 
 /// The control socket answers when the new configuration is in force.
@@ -64,4 +66,72 @@ async fn a_removed_shard_serves_nobody_and_a_refused_file_changes_nothing() {
 
     assert!(reload(&pgward, &whole).0);
     assert_eq!(answered_by(&client, &patient).await, "us-west-patients/replica-1");
+}
+
+/// By SIGHUP; waits until the log says what came of it, and answers with that.
+async fn hang_up(pgward: &Deployment, toml: &str) -> String {
+    let log = || std::fs::read_to_string(pgward.files().log()).unwrap();
+    let before = log().len();
+    std::fs::write(pgward.files().config(), toml).unwrap();
+    pgward.with_instance(|instance| instance.signal(rustix::process::Signal::HUP)).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        let said = log()[before..].to_owned();
+        // Whatever follows the first line is written with it.
+        if said.contains("reloaded ") || said.contains("reload refused") {
+            return said;
+        }
+        assert!(Instant::now() < deadline, "nothing came of SIGHUP: {said}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// The servers share the machine with 16 clients that never rest: a probe may take its time.
+fn patient(layout: &mut Layout) {
+    layout.health = "interval = \"1s\"\ntimeout = \"3s\"\n".to_owned();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn everything_is_reloaded_under_pgbench_and_no_client_sees_an_error() {
+    let pgward = start(Options { shards: 2, replicas: 2, patients: 80, tune: patient }).await;
+    let whole = std::fs::read_to_string(pgward.files().config()).unwrap();
+    let replica = format!(":{}/", pgward.node("us-east-patients/replica-2").port());
+    let without_replica: String =
+        whole.lines().filter(|line| !line.contains(&replica)).map(|line| format!("{line}\n")).collect();
+    let west = whole.find("[[shards]]\nid = \"us-west-patients\"").unwrap();
+    let end = west + whole[west..].find("[pools.").unwrap();
+    let without_shard = [&whole[..west], &whole[end..]].concat();
+    let resized = whole.replace("[pools.general]\nmin = 2\nmax = 30", "[pools.general]\nmin = 1\nmax = 6");
+    assert_ne!(resized, whole);
+    let newcomer =
+        "[[users]]\nname = \"nurse-of-the-night\"\npassword = { file = \"secrets/user-nurse\" }\n\n[[users]]\n";
+    let with_user = whole.replacen("[[users]]\n", newcomer, 1);
+    let topology = [&without_replica, &whole, &without_shard, &whole];
+    let rest = [&resized, &with_user, &whole];
+
+    for (protocol, steps) in [("simple", &topology[..]), ("prepared", &rest)] {
+        let mut pgbench = Pgbench::start(&pgward, protocol);
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        for (n, toml) in steps.iter().enumerate() {
+            if n % 2 == 0 {
+                let said = hang_up(&pgward, toml).await;
+                assert!(said.contains("reloaded "), "{said}");
+            } else {
+                let (accepted, said) = reload(&pgward, toml);
+                assert!(accepted, "{said}");
+            }
+            if **toml == with_user {
+                let url = pgward.url("general", "nurse").replace("nurse:", "nurse-of-the-night:");
+                let client = pgward::demo::cluster::connect(&url).await.unwrap();
+                answered_by(&client, &pgward.patient("us-west", 0)).await;
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        let refused = hang_up(&pgward, &whole.replace("max = 30", "maxx = 30")).await;
+        assert!(refused.contains("nothing was changed") && refused.contains("maxx"), "{refused}");
+        assert!(pgbench.is_running(), "all of it happened under load");
+        std::fs::write(pgward.files().config(), &whole).unwrap();
+        let processed = tokio::task::spawn_blocking(|| pgbench.end()).await.unwrap();
+        assert!(processed > 16, "{processed}");
+    }
 }
