@@ -1,0 +1,40 @@
+//! A statement's text, and the values of its parameters: analysed twice, the second time from the cache, and once with
+//! the shapes of other texts in the cache. The patients found must be the same each time.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use pgward_fuzz::{Values, analyser};
+use pgward_router::{Analyser, Params, Refusal};
+
+thread_local! {
+    /// Remembers the shapes of all inputs before.
+    static WARM: Analyser = analyser();
+}
+
+fn found(analyser: &Analyser, sql: &[u8], params: &dyn Params) -> Result<Vec<String>, Refusal> {
+    let analysed = analyser.analyse(sql)?;
+    for literal in &analysed.literals {
+        assert!(literal.start < literal.end && literal.end as usize <= sql.len());
+    }
+    let statements = analysed.shape.statements.iter().enumerate();
+    Ok(statements
+        .map(|(n, statement)| {
+            let evidence = analyser.evidence(&analysed, n, sql, params);
+            format!("{:?} {} {:?} {evidence:?}", statement.action, statement.reads_only, statement.tables)
+        })
+        .collect())
+}
+
+fuzz_target!(|data: &[u8]| {
+    // What stands behind the first NUL, which no text can hold, are parameters.
+    let (sql, params) = data.split_at(data.iter().position(|byte| *byte == 0).unwrap_or(data.len()));
+    let params = Values::new(params);
+    WARM.with(|warm| {
+        let first = found(warm, sql, &params);
+        assert_eq!(format!("{:?}", found(warm, sql, &params)), format!("{first:?}"));
+        // A new analyser is dear: now and then is enough to see a shape that stands for texts of another meaning.
+        if data.len() % 16 == 0 {
+            assert_eq!(format!("{:?}", found(&analyser(), sql, &params)), format!("{first:?}"));
+        }
+    });
+});
