@@ -88,7 +88,9 @@ impl Analyser {
         SHAPE.with_borrow_mut(|buffer| {
             let mut literals = Literals::new();
             let lexed = lex(sql, buffer, &mut literals, Cut::Neutral);
-            let cacheable = lexed.sure && lexed.shape <= MAX_CACHED_SHAPE_BYTES;
+            // A shape says nothing of the bytes inside of literals: a text that is no UTF-8 is never looked up.
+            let utf8 = std::str::from_utf8(sql).is_ok();
+            let cacheable = lexed.sure && utf8 && lexed.shape <= MAX_CACHED_SHAPE_BYTES;
             if cacheable && let Some(shape) = self.shapes.get(&buffer[..lexed.shape]) {
                 return Ok(Analysed { shape, literals });
             }

@@ -280,7 +280,8 @@ fn texts_that_are_no_statements_are_refused() {
         (refusal.message.into_owned(), refusal.position)
     };
     assert_eq!(refused(b"SELECT \xff"), ("invalid byte sequence for encoding \"UTF8\"".into(), None));
-    assert_eq!(analyser.analyse(b"SELECT '\xff'").unwrap_err().kind.sqlstate(), "22021");
+    analyser.analyse(b"SELECT 'x'").unwrap();
+    assert_eq!(analyser.analyse(b"SELECT '\xff'").unwrap_err().kind.sqlstate(), "22021", "though its shape is known");
     assert_eq!(refused(b"SELECT\0 1").1, None);
     assert_eq!(refused(b"SELEC 1"), ("syntax error at or near \"SELEC\"".into(), Some(1)));
     assert_eq!(refused(b"SELECT FROM FROM x"), ("syntax error at or near \"FROM\"".into(), Some(13)));
