@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use bytes::BytesMut;
+use futures_util::FutureExt;
 use pgward_audit::{Event, EventKind, Who};
 use pgward_config::{AuthMethod, Class, NodeRole, PoolKind};
 use pgward_pools::{Clean, Node, Parameters, Settings};
@@ -16,7 +17,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::auth::{MECHANISM, ScramExchange, wrong_password};
-use crate::session::{Session, from_startup, refusal_error, statements};
+use crate::session::{Session, Wish, from_startup, own_class, refusal_error, statements};
 use crate::state::{Shared, State};
 
 /// The minor version of protocol 3 that is spoken.
@@ -56,7 +57,7 @@ pub(crate) async fn serve(shared: Arc<Shared>, listener: Arc<str>, mut stream: T
     let Some(listener) = state.config.listeners.iter().position(|known| known.name == listener) else { return };
     let login = Login { shared: &shared, state: &state, listener, address };
     let admitted = tokio::time::timeout(state.config.proxy.startup_timeout, login.admit(&mut stream)).await;
-    let (user, settings, handle) = match admitted {
+    let (user, wishes, handle) = match admitted {
         Ok(Ok(admitted)) => admitted,
         Ok(Err(Leave::Silently)) | Err(_) => return,
         Ok(Err(Leave::Told(error))) => return tell(&mut stream, error).await,
@@ -70,7 +71,8 @@ pub(crate) async fn serve(shared: Arc<Shared>, listener: Arc<str>, mut stream: T
         address,
         Arc::clone(&handle),
         stream,
-        settings,
+        wishes.settings,
+        wishes.class,
     );
     drop(state);
     let ended = session.run().await;
@@ -116,7 +118,13 @@ struct Login<'a> {
     address: SocketAddr,
 }
 
-type Admitted = (usize, Arc<Settings>, Arc<crate::registry::Handle>);
+type Admitted = (usize, Wishes, Arc<crate::registry::Handle>);
+
+/// What a client wants its session to begin with.
+struct Wishes {
+    settings: Arc<Settings>,
+    class: Option<Class>,
+}
 
 impl Login<'_> {
     async fn admit(&self, stream: &mut TcpStream) -> Result<Admitted, Leave> {
@@ -139,7 +147,7 @@ impl Login<'_> {
             }
             Err(silently) => return Err(silently),
         };
-        let settings = self.check(&startup, user).inspect_err(|error| self.record_refused(&user_name, error))?;
+        let wishes = self.check(&startup, user).inspect_err(|error| self.record_refused(&user_name, error))?;
         backend::put_authentication_ok(&mut out);
         self.greet(&startup, user, &mut out).await?;
         let handle = self.enter(user).inspect_err(|error| self.record_refused(&user_name, error))?;
@@ -149,7 +157,7 @@ impl Login<'_> {
             self.shared.registry.leave(&handle);
             return Err(error.into());
         }
-        Ok((user, settings, handle))
+        Ok((user, wishes, handle))
     }
 
     /// The startup message, behind requests for encryption, which are declined. A cancel request ends here.
@@ -167,8 +175,11 @@ impl Login<'_> {
             stream.read_exact(&mut body).await?;
             match FirstPacket::parse(&body)? {
                 FirstPacket::SslRequest | FirstPacket::GssEncRequest => {
-                    // Exactly the request was read. What a client sends behind it without waiting is read as the
-                    // next packet, in clear, as what it is.
+                    // Nobody who wants encryption speaks on before the answer: somebody else may have put it there
+                    // (CVE-2021-23214).
+                    if matches!(stream.peek(&mut [0; 1]).now_or_never(), Some(Ok(1..))) {
+                        return Err(ProtocolError::new("received unencrypted data after SSL request").into());
+                    }
                     stream.write_all(b"N").await?;
                 }
                 FirstPacket::Cancel { pid, key } => {
@@ -208,7 +219,7 @@ impl Login<'_> {
     }
 
     /// What must hold for any session; the parameters that it asks for.
-    fn check(&self, startup: &Startup, user: usize) -> Result<Arc<Settings>, PgError> {
+    fn check(&self, startup: &Startup, user: usize) -> Result<Wishes, PgError> {
         let config = &self.state.config;
         let database = startup.database().unwrap_or_default();
         if database != &*config.proxy.database {
@@ -221,7 +232,7 @@ impl Login<'_> {
         }
         match startup.get("client_encoding").map(|name| name.trim_matches(['\'', '"']).to_ascii_uppercase()).as_deref()
         {
-            None | Some("UTF8" | "UTF-8" | "UNICODE" | "AUTO") => {}
+            None | Some("UTF8" | "UTF-8" | "UNICODE" | "AUTO" | "SQL_ASCII") => {}
             Some(other) => {
                 return Err(PgError::error("22023", format!("client encoding \"{other}\" is not supported"))
                     .with_hint("Use UTF8: statements are analysed, and must mean here what they mean on the server."));
@@ -229,20 +240,27 @@ impl Login<'_> {
         }
         let name = &config.users[user].name;
         tracing::debug!(user = %name, address = %self.address, "authenticated");
-        self.settings(startup)
+        self.settings(startup, user)
     }
 
     /// The parameters that the client asks for: what it could not SET later it cannot begin with either.
-    fn settings(&self, startup: &Startup) -> Result<Arc<Settings>, PgError> {
-        let settings = from_startup(&startup.params)
+    fn settings(&self, startup: &Startup, user: usize) -> Result<Wishes, PgError> {
+        let asked = from_startup(&startup.params)
             .map_err(|detail| PgError::error("22023", "invalid startup parameter").with_detail(detail))?;
         let analyser = &self.state.analyser;
-        for sql in statements(&settings) {
+        for sql in statements(&asked.settings) {
             let sql = sql.as_bytes();
             let judged = analyser.analyse(sql).and_then(|analysed| analyser.evidence(&analysed, 0, sql, &NoParams));
             judged.map_err(|refusal| refusal_error(&refusal))?;
         }
-        Ok(settings)
+        let mut class = None;
+        for (name, value) in &asked.own {
+            class = own_class(&self.state.config.users[user], name, Some(value)).map_err(|wish| match wish {
+                Wish::Unknown(error) => error,
+                Wish::Refused(refusal) => refusal_error(&refusal),
+            })?;
+        }
+        Ok(Wishes { settings: asked.settings, class })
     }
 
     fn enter(&self, user: usize) -> Result<Arc<crate::registry::Handle>, PgError> {

@@ -105,11 +105,29 @@ impl Session {
         self.work.to_server.clear();
         self.work.from_server.clear();
         (self.work.passing, self.work.emitted) = (0, 0);
-        self.bring_to_settings(&mut lease, &node).await?;
         let describe_only = need == Need::Describe;
+        let steps = match &self.tx {
+            Tx::Opening(Opening { texts, begin, .. }) => !describe_only && texts.len() > *begin,
+            _ => false,
+        };
+        self.bring_to_settings(&mut lease, &node, steps).await?;
         if !describe_only && let Tx::Opening(Opening { texts, .. }) = &self.tx {
-            frontend::put_query(&mut self.work.to_server, texts);
-            self.work.expects.push_back(Expect::SilentQuery { opens: true });
+            if steps {
+                // Savepoints and parameters may fail: the statement must not run without them.
+                let lost = |error: std::io::Error| {
+                    Setup::Lost(errors::server_gone(node.id.as_str(), &error.to_string(), false))
+                };
+                let texts = String::from_utf8_lossy(texts).into_owned();
+                if let Some(error) = ask(&mut lease, &texts).await.map_err(lost)? {
+                    if let Tx::Opening(opening) = &mut self.tx {
+                        opening.failed = true;
+                    }
+                    return Err(Setup::Refused(error));
+                }
+            } else {
+                frontend::put_query(&mut self.work.to_server, texts);
+                self.work.expects.push_back(Expect::SilentQuery { opens: true });
+            }
             self.tx = Tx::Open(pgward_wire::TxStatus::InTransaction);
             // A simple Query destroys the unnamed statement.
             lease.memory.unnamed = None;
@@ -135,14 +153,14 @@ impl Session {
 
     /// Parameters that some server has accepted before go ahead of the statement in the same write; new ones are tried
     /// first, so that a statement never runs without them.
-    async fn bring_to_settings(&mut self, lease: &mut Lease, node: &Node) -> Result<(), Setup> {
+    async fn bring_to_settings(&mut self, lease: &mut Lease, node: &Node, alone: bool) -> Result<(), Setup> {
         if Settings::same(&lease.memory.settings, &self.settings) {
             return Ok(());
         }
         lease.memory.unnamed = None;
         let mut sql = String::new();
         settings::difference(&lease.memory.settings, &self.settings, &mut sql);
-        if self.settings_accepted {
+        if self.settings_accepted && !alone {
             settings::put(&mut self.work.to_server, &sql);
             self.work.expects.push_back(Expect::SilentQuery { opens: false });
         } else {
@@ -170,6 +188,8 @@ enum Setup {
 pub(super) async fn ask(lease: &mut Lease, sql: &str) -> std::io::Result<Option<PgError>> {
     let mut bytes = BytesMut::new();
     settings::put(&mut bytes, sql);
+    // A simple Query destroys the unnamed statement.
+    lease.memory.unnamed = None;
     lease.stream.write_all(&bytes).await?;
     bytes.clear();
     let mut failure = None;

@@ -39,13 +39,6 @@ pub(super) struct CopyGuard {
     ready: Option<Bytes>,
 }
 
-impl CopyGuard {
-    /// A Sync behind the Execute of a COPY is ignored while rows come, as servers do.
-    pub(super) fn ignores_sync(&self) -> bool {
-        !self.simple
-    }
-}
-
 impl Session {
     /// Whether the rows of this COPY must be looked at.
     pub(super) fn must_guard(&self, copy: &CopyFrom) -> bool {
@@ -131,6 +124,7 @@ impl Session {
     pub(super) fn copy_done(&mut self, frame: &[u8]) -> Result<Step, Fatal> {
         if self.guard.is_none() {
             if self.copy_in {
+                self.copy_in = false;
                 self.raw(frame, None);
             }
             return Ok(Step::Done);
@@ -152,6 +146,7 @@ impl Session {
         };
         if let (Step::Done, Some(guard)) = (&step, self.guard.take_if(|guard| guard.ready.is_none())) {
             if guard.started {
+                self.copy_in = false;
                 self.raw(frame, None);
             } else {
                 self.no_rows(guard.simple);
@@ -162,12 +157,18 @@ impl Session {
 
     pub(super) fn copy_fail(&mut self, frame: &[u8]) -> Result<Step, Fatal> {
         match self.guard.take() {
-            None if self.copy_in => self.raw(frame, None),
+            None if self.copy_in => {
+                self.copy_in = false;
+                self.raw(frame, None);
+            }
             None => {}
-            Some(guard) if guard.started => self.raw(frame, None),
+            Some(guard) if guard.started => {
+                self.copy_in = false;
+                self.raw(frame, None);
+            }
             Some(guard) => {
                 self.closed = false;
-                self.refuse(&errors::copy_failed_by_client(), guard.simple);
+                self.refuse(&errors::copy_failed_by_client(frame), guard.simple);
             }
         }
         Ok(Step::Done)

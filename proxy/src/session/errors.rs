@@ -46,6 +46,23 @@ pub(super) fn transaction_failed() -> PgError {
     PgError::error("25P02", "current transaction is aborted, commands ignored until end of transaction block")
 }
 
+pub(super) fn chain_outside(tag: &str) -> PgError {
+    PgError::error("25P01", format!("{tag} AND CHAIN can only be used in transaction blocks"))
+}
+
+pub(super) fn portal_exists(name: &[u8]) -> PgError {
+    PgError::error("42P03", format!("cursor \"{}\" already exists", String::from_utf8_lossy(name)))
+}
+
+pub(super) fn wrong_parameter_count(given: usize, wanted: usize) -> PgError {
+    let message = format!("bind message supplies {given} parameters, but prepared statement requires {wanted}");
+    PgError::error("08P01", message)
+}
+
+pub(super) fn not_copy_traffic(tag: u8) -> PgError {
+    PgError::error("08P01", format!("unexpected message type 0x{tag:02X} during COPY from stdin"))
+}
+
 pub(super) fn no_prepared_statement(name: &str) -> PgError {
     PgError::error("26000", format!("prepared statement \"{name}\" does not exist"))
 }
@@ -90,8 +107,11 @@ pub(super) fn unknown_class(word: &str) -> PgError {
         .with_hint(format!("Available values: {}.", words.join(", ")))
 }
 
-pub(super) fn copy_failed_by_client() -> PgError {
-    PgError::error("57014", "COPY from stdin failed")
+/// `frame`: the client's CopyFail, which says why.
+pub(super) fn copy_failed_by_client(frame: &[u8]) -> PgError {
+    let reason = frame.get(5..).unwrap_or_default();
+    let reason = String::from_utf8_lossy(reason.strip_suffix(b"\0").unwrap_or(reason));
+    PgError::error("57014", format!("COPY from stdin failed: {reason}"))
 }
 
 pub(super) fn internal(what: &str) -> PgError {
@@ -104,7 +124,7 @@ pub(super) fn warning(sqlstate: &'static str, message: &'static str) -> PgError 
 
 pub(super) fn audit(error: &pgward_audit::AuditError) -> PgError {
     PgError::error(pgward_audit::AuditError::SQLSTATE, "the audit log cannot be written; the statement was not sent")
-        .with_detail(error.to_string())
+        .with_detail(error.cause().to_string())
         .with_hint("Statements are refused until the log can be written again; emergency statements go on.")
 }
 
@@ -114,9 +134,9 @@ pub(super) fn registration(error: &RegisterError) -> PgError {
 }
 
 pub(super) fn acquire(error: &AcquireError, node: &str, pool: PoolKind, class: Class) -> PgError {
-    PgError::error("53300", format!("no server of pool {pool} on {node} became free in time for class {class}"))
-        .with_detail(error.to_string())
-        .with_hint("The statement was not sent; retry later, or raise max or wait_timeout of the pool.")
+    let what = format!("no server of pool {pool} on {node} could be had for class {class}");
+    let error = PgError::error(error.sqlstate(), what).with_detail(error.to_string());
+    error.with_hint("The statement was not sent; retry later, or raise max or wait_timeout of the pool.")
 }
 
 pub(super) fn cannot_connect(node: &str, why: &str) -> PgError {

@@ -10,11 +10,10 @@ use pgward_router::{Action, Params};
 use pgward_wire::backend;
 use pgward_wire::frontend::{self, Bind, Object};
 
-use super::copy::CopyGuard;
 use super::prepared::Prepared;
 use super::route::Asked;
 use super::work::{Answer, Op};
-use super::{Fatal, Need, Session, Step, errors};
+use super::{Fatal, Need, Session, Step, Tx, errors};
 
 /// A Bind's values, with the types that its Parse declared.
 struct Values<'a> {
@@ -117,9 +116,7 @@ impl Session {
             None => {
                 if let Some(action) = first_action(&statement) {
                     if self.is_local(action) {
-                        self.local_portals.retain(|(portal, _)| **portal != *bind.portal);
-                        self.local_portals.push((bind.portal.into(), statement));
-                        self.reply(Bytes::from_static(backend::BIND_COMPLETE));
+                        self.bind_local(&bind, statement);
                         return Ok(Step::Done);
                     }
                     if let Err(error) = self.check_runnable(action) {
@@ -138,6 +135,20 @@ impl Session {
         };
         self.run_bind(statement, named, bind.portal, body, pending);
         Ok(Step::Done)
+    }
+
+    /// A portal of a statement that the proxy answers itself.
+    fn bind_local(&mut self, bind: &Bind<'_>, statement: Arc<Prepared>) {
+        let taken = !bind.portal.is_empty() && self.local_portals.iter().any(|(portal, _)| **portal == *bind.portal);
+        if taken {
+            return self.refuse(&errors::portal_exists(bind.portal), false);
+        }
+        if !bind.is_empty() {
+            return self.refuse(&errors::wrong_parameter_count(bind.len(), 0), false);
+        }
+        self.local_portals.retain(|(portal, _)| **portal != *bind.portal);
+        self.local_portals.push((bind.portal.into(), statement));
+        self.reply(Bytes::from_static(backend::BIND_COMPLETE));
     }
 
     /// Decides about a Bind. `None`: the decision is in `self.pending`, and the server for it is attached.
@@ -231,8 +242,9 @@ impl Session {
 
     pub(super) fn execute(&mut self, frame: &[u8], body: &[u8]) -> Result<Step, Fatal> {
         let execute = frontend::Execute::from_body(body)?;
-        if let Some((_, statement)) = self.local_portals.iter().find(|(portal, _)| **portal == *execute.portal) {
-            let statement = Arc::clone(statement);
+        // A statement of the proxy's own runs to its end at once; its portal cannot be run again.
+        if let Some(at) = self.local_portals.iter().position(|(portal, _)| **portal == *execute.portal) {
+            let (_, statement) = self.local_portals.swap_remove(at);
             return Ok(self.execute_local(&statement));
         }
         if self.attached.is_none() {
@@ -305,6 +317,9 @@ impl Session {
     }
 
     pub(super) fn flush(&mut self) -> Result<Step, Fatal> {
+        if self.takes_rows() {
+            return Ok(Step::Done);
+        }
         if let Some(error) = self.denied.take() {
             self.refuse(&error, false);
             return Ok(Step::Done);
@@ -320,7 +335,8 @@ impl Session {
     }
 
     pub(super) fn sync(&mut self) -> Result<Step, Fatal> {
-        if self.guard.as_ref().is_some_and(CopyGuard::ignores_sync) {
+        // Servers ignore a Sync while they take COPY rows.
+        if self.takes_rows() {
             return Ok(Step::Done);
         }
         if self.denied.is_none() && self.attached.is_none() && self.waits_for_server() {
@@ -331,7 +347,9 @@ impl Session {
             self.refuse(&error, false);
         }
         self.skip_to_sync = false;
-        self.local_portals.retain(|(portal, _)| !portal.is_empty());
+        // Portals end with their transaction, the unnamed one sooner.
+        let in_transaction = !matches!(self.tx, Tx::Idle);
+        self.local_portals.retain(|(portal, _)| in_transaction && !portal.is_empty());
         if self.attached.is_none() {
             self.flush_fakes();
             self.reply_ready();

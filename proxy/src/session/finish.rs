@@ -39,7 +39,7 @@ impl Session {
         }
     }
 
-    fn note(&mut self, event: Event) {
+    pub(super) fn note(&mut self, event: Event) {
         match event {
             Event::Done(Effect::Set(changes)) => self.changes.extend(changes.into_iter().map(TxChange::Change)),
             Event::Done(Effect::ResetAll) => self.changes.push(TxChange::ResetAll),
@@ -61,7 +61,7 @@ impl Session {
     }
 
     /// The parameters that the transaction set are the session's now, and the server's.
-    fn keep_changes(&mut self) {
+    pub(super) fn keep_changes(&mut self) {
         for change in std::mem::take(&mut self.changes) {
             match change {
                 TxChange::Change(change) => self.change(&[change]),

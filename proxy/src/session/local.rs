@@ -4,10 +4,11 @@
 
 use std::sync::Arc;
 
-use pgward_config::Class;
-use pgward_router::{Action, Analysed, RefusalKind};
+use pgward_config::{Class, User};
+use pgward_router::{Action, Analysed, NoParams, Refusal, RefusalKind};
 use pgward_wire::PgError;
 
+use super::replies::Event;
 use super::route::Asked;
 use super::{Lost, Opening, Session, Tx, errors};
 
@@ -50,6 +51,9 @@ impl Session {
             Action::Savepoint | Action::Release | Action::RollbackTo | Action::SetTransaction { .. } => {
                 no_server && matches!(self.tx, Tx::Opening(_))
             }
+            // A parameter of a transaction that no server has heard of is told to the server when there is one, so
+            // that it does not decide the shard.
+            Action::Set(_) | Action::Reset(_) if no_server && matches!(self.tx, Tx::Opening(_)) => true,
             Action::Discard { all: true } => matches!(self.tx, Tx::Idle) && self.pinned.is_none(),
             Action::Deallocate(None) => self.pinned.is_none(),
             Action::Deallocate(Some(name)) => self.pinned.is_none() || self.prepared.contains_key(name.as_bytes()),
@@ -83,12 +87,20 @@ impl Session {
         }
         match action {
             Action::Begin { read_only } => Ok(self.begin(*read_only, sql)),
-            Action::Commit { chain } => Ok(self.end("COMMIT", *chain)),
-            Action::Rollback { chain } => Ok(self.end("ROLLBACK", *chain)),
-            Action::Savepoint => Ok(self.opening_step("SAVEPOINT", sql, false)),
-            Action::Release => Ok(self.opening_step("RELEASE", sql, false)),
-            Action::RollbackTo => Ok(self.opening_step("ROLLBACK", sql, false)),
-            Action::SetTransaction { read_only } => Ok(self.opening_step("SET", sql, *read_only)),
+            Action::Commit { chain } => self.end("COMMIT", *chain),
+            Action::Rollback { chain } => self.end("ROLLBACK", *chain),
+            Action::Savepoint => Ok(self.opening_step("SAVEPOINT", sql)),
+            Action::Release => Ok(self.opening_step("RELEASE", sql)),
+            Action::RollbackTo => Ok(self.opening_step("ROLLBACK", sql)),
+            Action::SetTransaction { read_only } => {
+                if let Tx::Opening(opening) = &mut self.tx {
+                    opening.read_only = *read_only;
+                }
+                Ok(self.opening_step("SET", sql))
+            }
+            Action::Set(_) | Action::Reset(_) if !self.is_proxys_own(action) => {
+                self.opening_parameter(action, analysed, sql)
+            }
             Action::Discard { .. } => Ok(self.discard_all()),
             Action::Deallocate(name) => self.deallocate(name.as_deref()),
             Action::Set(setting) => {
@@ -107,31 +119,52 @@ impl Session {
     fn begin(&mut self, read_only: bool, sql: &[u8]) -> Local {
         match &self.tx {
             Tx::Idle => {
-                self.tx = Tx::Opening(Opening { texts: statement(sql), read_only, ..Opening::default() });
-                Local::tag("BEGIN")
+                let texts = statement(sql);
+                let begin = texts.len();
+                self.tx = Tx::Opening(Opening { texts, begin, read_only, ..Opening::default() });
+                Local::tag(if starts_with_word(sql, "START") { "START TRANSACTION" } else { "BEGIN" })
             }
             _ => Local::warned("BEGIN", errors::warning("25001", "there is already a transaction in progress")),
         }
     }
 
-    fn end(&mut self, tag: &'static str, chain: bool) -> Local {
+    fn end(&mut self, tag: &'static str, chain: bool) -> Result<Local, PgError> {
         match std::mem::replace(&mut self.tx, Tx::Idle) {
-            Tx::Opening(opening) => {
-                if chain {
-                    let read_only = opening.read_only;
-                    self.tx = Tx::Opening(Opening { texts: b"BEGIN;".to_vec(), read_only, ..Opening::default() });
+            Tx::Opening(mut opening) => {
+                let tag = if opening.failed { "ROLLBACK" } else { tag };
+                if tag == "COMMIT" {
+                    self.keep_changes();
                 }
-                Local::tag(if opening.failed { "ROLLBACK" } else { tag })
+                self.changes.clear();
+                if chain {
+                    // The next transaction has the characteristics of this one.
+                    opening.texts.truncate(opening.begin);
+                    let Opening { texts, begin, read_only, .. } = opening;
+                    self.tx = Tx::Opening(Opening { texts, begin, read_only, ..Opening::default() });
+                }
+                Ok(Local::tag(tag))
             }
-            _ => Local::warned(tag, errors::warning("25P01", "there is no transaction in progress")),
+            _ if chain => Err(errors::chain_outside(tag)),
+            _ => Ok(Local::warned(tag, errors::warning("25P01", "there is no transaction in progress"))),
         }
     }
 
+    /// SET and RESET in a transaction that no server has heard of.
+    fn opening_parameter(&mut self, action: &Action, analysed: &Analysed, sql: &[u8]) -> Result<Local, PgError> {
+        if let Err(refusal) = self.state.analyser.evidence(analysed, 0, sql, &NoParams) {
+            self.record_refusal(&refusal, &Asked::default());
+            return Err(errors::refusal(&refusal));
+        }
+        for effect in self.effects(analysed, sql).into_iter().flatten() {
+            self.note(Event::Done(effect));
+        }
+        Ok(self.opening_step(if matches!(action, Action::Reset(_)) { "RESET" } else { "SET" }, sql))
+    }
+
     /// A step inside a transaction that no server has heard of: told to the server when there is one.
-    fn opening_step(&mut self, tag: &'static str, sql: &[u8], read_only: bool) -> Local {
+    fn opening_step(&mut self, tag: &'static str, sql: &[u8]) -> Local {
         if let Tx::Opening(opening) = &mut self.tx {
             opening.texts.extend_from_slice(&statement(sql));
-            opening.read_only |= read_only;
             opening.failed &= tag != "ROLLBACK";
         }
         Local::tag(tag)
@@ -157,25 +190,17 @@ impl Session {
     }
 
     fn set_own(&mut self, name: &str, value: Option<&str>) -> Result<Local, PgError> {
-        if name != PRIORITY {
-            return Err(errors::unknown_own_setting(name));
+        match own_class(self.user(), name, value) {
+            Ok(class) => {
+                self.asked_class = class;
+                Ok(Local::tag("SET"))
+            }
+            Err(Wish::Unknown(error)) => Err(error),
+            Err(Wish::Refused(refusal)) => {
+                self.record_refusal(&refusal, &Asked::default());
+                Err(errors::refusal(&refusal))
+            }
         }
-        let class = match value {
-            None => None,
-            Some(word) => Some(Class::from_word(word).ok_or_else(|| errors::unknown_class(word))?),
-        };
-        if let Some(class) = class.filter(|class| !self.ceiling().allows(*class)) {
-            let refusal = pgward_router::Refusal::new(
-                RefusalKind::AboveCeiling,
-                format!("class {class} is above the ceiling of user \"{}\"", self.who.user),
-            )
-            .detail(format!("The user's ceiling is {}.", self.ceiling()))
-            .hint("Ask the operator for a higher ceiling in [[users]], or use the emergency listener.");
-            self.record_refusal(&refusal, &Asked::default());
-            return Err(errors::refusal(&refusal));
-        }
-        self.asked_class = class;
-        Ok(Local::tag("SET"))
     }
 
     fn show_own(&self, name: &str) -> Result<Local, PgError> {
@@ -184,6 +209,41 @@ impl Session {
         }
         Ok(Local { notice: None, row: Some((PRIORITY, self.class().as_str().to_owned())), tag: "SHOW" })
     }
+}
+
+/// Why a setting of the proxy's own is not taken.
+pub(crate) enum Wish {
+    /// There is no such setting or value.
+    Unknown(PgError),
+    /// The user may not have it.
+    Refused(Refusal),
+}
+
+/// The class that a user asks for by a setting of the proxy's own; `value` is `None` for RESET.
+pub(crate) fn own_class(user: &User, name: &str, value: Option<&str>) -> Result<Option<Class>, Wish> {
+    if name != PRIORITY {
+        return Err(Wish::Unknown(errors::unknown_own_setting(name)));
+    }
+    let Some(word) = value else { return Ok(None) };
+    let class = Class::from_word(word).ok_or_else(|| Wish::Unknown(errors::unknown_class(word)))?;
+    if user.ceiling.allows(class) {
+        return Ok(Some(class));
+    }
+    let refusal = Refusal::new(
+        RefusalKind::AboveCeiling,
+        format!("class {class} is above the ceiling of user \"{}\"", user.name),
+    );
+    Err(Wish::Refused(
+        refusal
+            .detail(format!("The user's ceiling is {}.", user.ceiling))
+            .hint("Ask the operator for a higher ceiling in [[users]], or use the emergency listener."),
+    ))
+}
+
+/// Whether a statement's first word is this one; comments before it make it none.
+fn starts_with_word(sql: &[u8], word: &str) -> bool {
+    let text = sql.trim_ascii_start();
+    text.get(..word.len()).is_some_and(|first| first.eq_ignore_ascii_case(word.as_bytes()))
 }
 
 /// A statement's text with a semicolon behind it. A newline goes before it, in case the text ends in a comment.

@@ -34,6 +34,7 @@ use pgward_wire::{PgError, TxStatus, backend, frame};
 use tokio::net::TcpStream;
 
 pub(crate) use errors::refusal as refusal_error;
+pub(crate) use local::{Wish, own_class};
 pub(crate) use prepared::Statements;
 pub(crate) use settings::{from_startup, statements};
 
@@ -153,6 +154,8 @@ enum Tx {
 struct Opening {
     /// BEGIN and what else (SAVEPOINT, SET TRANSACTION) the server is told first, with semicolons.
     texts: Vec<u8>,
+    /// Length of the BEGIN that they start with.
+    begin: usize,
     read_only: bool,
     /// A statement failed: only ROLLBACK helps.
     failed: bool,
@@ -222,6 +225,7 @@ impl Session {
         handle: Arc<Handle>,
         stream: TcpStream,
         startup_settings: Arc<Settings>,
+        asked_class: Option<Class>,
     ) -> Self {
         let who = Who {
             user: Arc::clone(&state.config.users[user].name),
@@ -245,7 +249,7 @@ impl Session {
             work: Work::take(),
             closed: false,
             tx: Tx::Idle,
-            asked_class: None,
+            asked_class,
             prepared: HashMap::default(),
             unnamed: None,
             local_portals: Vec::new(),
@@ -299,16 +303,25 @@ impl Session {
             return Ok(None);
         }
         if self.closed && !self.takes_now(header.tag) {
-            return Ok(Some((header.len, Step::Wait)));
+            return match header.tag {
+                tag::TERMINATE if self.takes_rows() => Ok(Some((header.len, Step::Leave))),
+                other if self.takes_rows() => Err(Fatal(errors::not_copy_traffic(other))),
+                _ => Ok(Some((header.len, Step::Wait))),
+            };
         }
         let frame = &bytes[..header.len];
         let step = self.frame(header.tag, frame, &frame[5..])?;
         Ok(Some((header.len, step)))
     }
 
+    /// A COPY … FROM STDIN is under way, and the client has not ended it.
+    fn takes_rows(&self) -> bool {
+        self.copy_in || self.guard.is_some()
+    }
+
     /// COPY data and its end are taken while the COPY itself is unanswered.
     fn takes_now(&self, tag: u8) -> bool {
-        (self.copy_in || self.early_sync || self.guard.is_some())
+        (self.takes_rows() || self.early_sync)
             && matches!(tag, tag::COPY_DATA | tag::COPY_DONE | tag::COPY_FAIL | tag::SYNC | tag::FLUSH)
     }
 
@@ -330,7 +343,10 @@ impl Session {
             tag::COPY_DONE => self.copy_done(frame),
             tag::COPY_FAIL => self.copy_fail(frame),
             tag::TERMINATE => Ok(Step::Leave),
-            tag::FUNCTION_CALL => Err(Fatal(errors::function_call())),
+            tag::FUNCTION_CALL => {
+                self.refuse(&errors::function_call(), true);
+                Ok(Step::Done)
+            }
             other => Err(Fatal(errors::unknown_message(other))),
         }
     }

@@ -49,6 +49,8 @@ enum Wake {
     Answered,
     /// The server is gone, with the reason.
     ServerGone(String),
+    /// A step that the proxy sent ahead of the statement failed, with the server's error.
+    StepFailed(PgError),
     /// The record of a decision is not durable.
     NotRecorded(PgError),
     /// The client is gone.
@@ -90,7 +92,8 @@ impl Session {
                 Wake::Frames => {}
                 Wake::Answered => self.finish_segment(),
                 Wake::ServerGone(why) => self.server_gone(&why).await?,
-                Wake::NotRecorded(error) => self.fail_segment(&error),
+                // The server is given up, and whatever it was sent behind the step with it.
+                Wake::StepFailed(error) | Wake::NotRecorded(error) => self.fail_segment(&error),
                 Wake::ClientGone => {
                     self.finish_for_nobody().await;
                     return Ok(Ended::Vanished);
@@ -239,13 +242,17 @@ impl Session {
             }
         }
         let frames = heard.copy_in == Some(true) || heard.skip_to_sync;
-        let failure = heard.fatal.take().or_else(|| heard.silent_failure.take());
+        let failure = heard.fatal.take();
+        let silent_failure = heard.silent_failure.take();
         self.apply(heard);
         if written.is_err() {
             return Some(Wake::ClientGone);
         }
         if let Some(failure) = failure {
             return Some(Wake::ServerGone(failure));
+        }
+        if let Some(error) = silent_failure {
+            return Some(Wake::StepFailed(error));
         }
         if self.closed && self.work.expects.is_empty() && self.work.passing == 0 && self.work.to_server.is_empty() {
             return Some(Wake::Answered);
@@ -378,7 +385,7 @@ impl Session {
         }
     }
 
-    /// A record could not be made durable: nothing was sent, and nothing will be.
+    /// The segment cannot be answered by its server, which is closed.
     fn fail_segment(&mut self, error: &PgError) {
         self.lose_server(error, false);
     }

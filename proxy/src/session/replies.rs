@@ -6,7 +6,7 @@
 use bytes::{Bytes, BytesMut};
 use pgward_pools::ServerMemory;
 use pgward_wire::tag::backend as tag;
-use pgward_wire::{ProtocolError, TxStatus, backend, frame};
+use pgward_wire::{PgError, ProtocolError, TxStatus, backend, frame};
 
 use super::work::{Effect, Effects, Expect, Work};
 
@@ -29,7 +29,7 @@ pub(crate) struct Heard {
     /// A Sync that was sent behind the Execute of a COPY … FROM STDIN: the server ignores it.
     pub(crate) early_sync: bool,
     /// A step that the proxy sent ahead (settings, BEGIN) failed.
-    pub(crate) silent_failure: Option<String>,
+    pub(crate) silent_failure: Option<PgError>,
     /// The server said goodbye, with these words.
     pub(crate) fatal: Option<String>,
 }
@@ -137,6 +137,10 @@ impl Ear<'_> {
                 Verdict::Forward => self.work.answered = true,
                 Verdict::Drop => {}
                 Verdict::Replace(bytes) => self.say(&bytes),
+            }
+            // What stands behind a failed step was not meant to run without it: nothing of its answer is passed on.
+            if self.heard.silent_failure.is_some() {
+                break;
             }
             self.fakes();
         }
@@ -292,7 +296,7 @@ impl Ear<'_> {
                 Ok(error.take().map_or(Verdict::Forward, Verdict::Replace))
             }
             Some(Expect::SilentQuery { .. }) => {
-                self.heard.silent_failure = Some(String::from_utf8_lossy(fields.message).into_owned());
+                self.heard.silent_failure = Some(fields.into());
                 Ok(Verdict::Drop)
             }
             // Nothing asked.

@@ -86,6 +86,7 @@ impl Session {
                 pending.took = started.elapsed();
                 let reads = |decision: &Decision| matches!(decision.kind, Kind::Read | Kind::Analytics);
                 pending.repeatable = self.opened_by(analysed) == Transaction::None
+                    && !self.is_serializable()
                     && pending.decisions.iter().all(reads)
                     && self.is_poolable();
                 Ok(pending)
@@ -162,11 +163,21 @@ impl Session {
 
     fn facts(&self, transaction: Transaction) -> Facts<'_> {
         let transaction = match transaction {
+            // A hot standby cannot run a serializable transaction.
+            Transaction::None | Transaction::Opening { .. } if self.is_serializable() => {
+                Transaction::Opening { read_only: false }
+            }
             // A session that keeps its server may write later: it begins on a primary.
             Transaction::None if self.pool_mode() == PoolMode::Session => Transaction::Opening { read_only: false },
             transaction => transaction,
         };
         Facts { listener: self.listener(), user: self.user(), class: self.class(), transaction }
+    }
+
+    /// Whether the session's transactions are serializable unless they say otherwise.
+    fn is_serializable(&self) -> bool {
+        let isolation = self.settings.values().get("default_transaction_isolation");
+        isolation.is_some_and(|isolation| isolation.to_ascii_lowercase().contains("serializable"))
     }
 
     /// The states of a shard's nodes as placement sees them.

@@ -66,31 +66,54 @@ pub(crate) fn quoted(value: &str) -> String {
     format!("'{}'", value.replace('\'', "''"))
 }
 
+/// What a startup message asks for.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Asked {
+    /// Parameters for the servers.
+    pub(crate) settings: Arc<Settings>,
+    /// The proxy's own (`pgward.…`), in order.
+    pub(crate) own: Vec<(String, String)>,
+}
+
 /// Parameters of a startup message (and its `options`) that become settings.
 ///
 /// # Errors
 /// A text for DETAIL when `options` holds something else than `-c name=value` or `--name=value`.
-pub(crate) fn from_startup(params: &[(String, String)]) -> Result<Arc<Settings>, String> {
+pub(crate) fn from_startup(params: &[(String, String)]) -> Result<Asked, String> {
     let mut map = BTreeMap::new();
+    let mut own = Vec::new();
     for (name, value) in params {
         match name.as_str() {
             "user" | "database" | "replication" => {}
             "options" => {
                 for (name, value) in options(value)? {
-                    insert(&mut map, &name, &value);
+                    insert(&mut map, &mut own, &name, &value);
                 }
             }
             name if name.starts_with("_pq_.") => {}
-            name => insert(&mut map, name, value),
+            name => insert(&mut map, &mut own, name, value),
         }
     }
-    Ok(Settings::of(map))
+    Ok(Asked { settings: Settings::of(map), own })
 }
 
-fn insert(map: &mut BTreeMap<Arc<str>, String>, name: &str, value: &str) {
+fn insert(map: &mut BTreeMap<Arc<str>, String>, own: &mut Vec<(String, String)>, name: &str, value: &str) {
     let name = name.to_ascii_lowercase();
+    if name.starts_with("pgward.") {
+        return own.push((name, value.to_owned()));
+    }
+    if name == "client_encoding" && is_utf8(value) {
+        return;
+    }
     let value = if LISTS_OF_NAMES.contains(&name.as_str()) { quoted_list(value) } else { quoted(value) };
     map.insert(Arc::from(name), value);
+}
+
+/// Encodings that are served as the UTF8 that servers are talked to in. libpq asks for SQL_ASCII in the C locale: bytes
+/// as they are.
+fn is_utf8(encoding: &str) -> bool {
+    let encoding = encoding.trim_matches(['\'', '"']);
+    ["UTF8", "UTF-8", "UNICODE", "SQL_ASCII", "AUTO"].iter().any(|known| encoding.eq_ignore_ascii_case(known))
 }
 
 /// Parameters whose value is a list of names (GUC_LIST_QUOTE in `src/backend/utils/misc/guc_tables.c`): in SET each name
@@ -196,16 +219,24 @@ mod tests {
     }
 
     #[test]
+    fn the_proxys_own_settings_and_utf8_are_not_for_servers() {
+        let params = [("options", "-c pgward.priority=high"), ("client_encoding", "SQL_ASCII")];
+        let asked = from_startup(&params.map(|(name, value)| (name.to_owned(), value.to_owned()))).unwrap();
+        assert_eq!(asked.own, [("pgward.priority".to_owned(), "high".to_owned())]);
+        assert!(asked.settings.values().is_empty());
+    }
+
+    #[test]
     fn a_list_of_names_is_several_values() {
         let params = [("search_path".to_owned(), "Care, \"Big, \"\"One\", $user".to_owned())];
-        let found = from_startup(&params).unwrap();
+        let found = from_startup(&params).unwrap().settings;
         assert_eq!(found, settings(&[("search_path", "'care', 'Big, \"One', '$user'")]));
     }
 
     #[test]
     fn startup_options_are_split_as_the_postmaster_does() {
         let params = [("options".to_owned(), r"-c search_path=a\ b --work-mem=4MB -cgeqo=off".to_owned())];
-        let found = from_startup(&params).unwrap();
+        let found = from_startup(&params).unwrap().settings;
         let want = settings(&[("search_path", "'ab'"), ("work_mem", "'4MB'"), ("geqo", "'off'")]);
         assert_eq!(found, want);
         assert!(from_startup(&[("options".to_owned(), "-d 5".to_owned())]).is_err());

@@ -78,10 +78,12 @@ impl Session {
     /// Several statements in one message run on one server as one transaction; what the proxy answers itself cannot
     /// stand among them.
     fn check_several(&self, analysed: &Analysed) -> Result<(), pgward_wire::PgError> {
+        let prepares = analysed.shape.statements.iter().any(|statement| matches!(statement.action, Action::Prepare(_)));
         for statement in &analysed.shape.statements {
             match &statement.action {
                 Action::CopyFrom(copy) if self.must_guard(copy) => return Err(errors::copy_among_several()),
                 action if self.is_proxys_own(action) => return Err(errors::own_setting_among_several()),
+                Action::Execute(_) if prepares => {}
                 action => self.check_runnable(action)?,
             }
         }
