@@ -254,10 +254,15 @@ impl Session {
         if let Some(error) = silent_failure {
             return Some(Wake::StepFailed(error));
         }
-        if self.closed && self.work.expects.is_empty() && self.work.passing == 0 && self.work.to_server.is_empty() {
+        if self.is_answered() {
             return Some(Wake::Answered);
         }
         ((frames || !self.closed) && !self.client.inbox.is_empty()).then_some(Wake::Frames)
+    }
+
+    /// The segment is complete, and so is its answer.
+    fn is_answered(&self) -> bool {
+        self.closed && self.work.expects.is_empty() && self.work.passing == 0 && self.work.to_server.is_empty()
     }
 
     /// Writes the last run of a chunk straight to the client; what the socket does not take now is copied.
@@ -414,6 +419,10 @@ impl Session {
             // Best effort: the server also notices when it writes to the closed connection.
             let _ = target.send().await;
             return;
+        }
+        if self.is_answered() {
+            // The answer came whole, and the client was found gone when it was to be written.
+            return self.finish_segment();
         }
         while let Wake::Frames = std::future::poll_fn(|cx| self.poll_orphan(cx)).await {}
     }
