@@ -2,6 +2,7 @@
 //! a node that was to answer a read cannot.
 
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Instant;
 
 use bytes::BytesMut;
@@ -10,7 +11,7 @@ use pgward_pools::{AcquireError, Lease, Node, Settings};
 use pgward_router::decide::Ask;
 use pgward_router::{Evidence, Kind, Pin};
 use pgward_wire::{PgError, frame, frontend, tag::backend as tag};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
 
 use super::route::Pending;
 use super::work::Expect;
@@ -184,12 +185,14 @@ enum Setup {
     Lost(PgError),
 }
 
-/// Sends a Query of the proxy's own and waits for its end; the error that the server answered, if it did.
+/// Sends a Query of the proxy's own and waits for its end, or until the node is declared down; the error that the
+/// server answered, if it did.
 pub(super) async fn ask(lease: &mut Lease, sql: &str) -> std::io::Result<Option<PgError>> {
     let mut bytes = BytesMut::new();
     settings::put(&mut bytes, sql);
     // A simple Query destroys the unnamed statement.
     lease.memory.unnamed = None;
+    // A few bytes to an idle server: the socket takes them at once.
     lease.stream.write_all(&bytes).await?;
     bytes.clear();
     let mut failure = None;
@@ -207,10 +210,26 @@ pub(super) async fn ask(lease: &mut Lease, sql: &str) -> std::io::Result<Option<
                 _ => {}
             }
         }
-        if lease.stream.read_buf(&mut bytes).await? == 0 {
+        if read_unless_killed(lease, &mut bytes).await? == 0 {
             return Err(std::io::ErrorKind::UnexpectedEof.into());
         }
     }
+}
+
+async fn read_unless_killed(lease: &mut Lease, bytes: &mut BytesMut) -> std::io::Result<usize> {
+    let mut chunk = [0; 4096];
+    std::future::poll_fn(|cx| {
+        let mut buf = ReadBuf::new(&mut chunk);
+        match std::pin::Pin::new(&mut lease.stream).poll_read(cx, &mut buf) {
+            Poll::Ready(read) => Poll::Ready(read.map(|()| {
+                bytes.extend_from_slice(buf.filled());
+                buf.filled().len()
+            })),
+            Poll::Pending if lease.poll_killed(cx) => Poll::Ready(Err(std::io::ErrorKind::TimedOut.into())),
+            Poll::Pending => Poll::Pending,
+        }
+    })
+    .await
 }
 
 fn invalid(error: pgward_wire::ProtocolError) -> std::io::Error {
