@@ -8,6 +8,7 @@ mod killed;
 mod load;
 mod primary;
 mod replica;
+mod vanish;
 
 use std::io::{Read, Seek, SeekFrom};
 use std::time::{Duration, Instant};

@@ -129,3 +129,24 @@ async fn said(client: &mut WireClient, sql: &str) -> (String, String) {
     let answer = error.or_else(|| text(b'C').map(|tag| tag.trim_end_matches('\0').to_owned()));
     (answer.expect("an answer"), text(b'Z').expect("ReadyForQuery").into_owned())
 }
+
+#[tokio::test]
+async fn a_primary_that_answers_nothing_keeps_nobody_waiting_for_ever() {
+    let pgward = watched_closely().await;
+    let patient = pgward.patient("us-east", 13);
+    let clients = [pgward.app().await, pgward.app().await, pgward.app().await];
+    let readers = Readers::start(&pgward, "us-east").await;
+    readers.go_on(10).await;
+
+    pgward.node(PRIMARY).pause();
+    for client in &clients {
+        lost(add(client, &patient, "meanwhile").await);
+    }
+    readers.go_on(50).await;
+
+    pgward.node(PRIMARY).resume();
+    for client in &clients {
+        writes_work_again(client, &patient).await;
+    }
+    assert_eq!(readers.stop().await, [""; 0]);
+}
