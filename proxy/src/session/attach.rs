@@ -119,7 +119,7 @@ impl Session {
                     Setup::Lost(errors::server_gone(node.id.as_str(), &error.to_string(), false))
                 };
                 let texts = String::from_utf8_lossy(texts).into_owned();
-                if let Some(error) = ask(&mut lease, &texts).await.map_err(lost)? {
+                if let Some(error) = self.ask_in_time(&mut lease, &texts).await.map_err(lost)? {
                     if let Tx::Opening(opening) = &mut self.tx {
                         opening.failed = true;
                     }
@@ -145,11 +145,18 @@ impl Session {
             failed: failed.to_vec(),
             sent: Instant::now(),
             timed: false,
+            ready: Some(pgward_wire::TxStatus::Idle),
         });
         if describe_only {
             self.emit();
         }
         Ok(())
+    }
+
+    /// A step of the proxy's own, which a server that is well does at once.
+    async fn ask_in_time(&self, lease: &mut Lease, sql: &str) -> std::io::Result<Option<PgError>> {
+        let patience = self.state.config.proxy.connect_timeout;
+        tokio::time::timeout(patience, ask(lease, sql)).await.unwrap_or_else(|late| Err(late.into()))
     }
 
     /// Parameters that some server has accepted before go ahead of the statement in the same write; new ones are tried
@@ -167,7 +174,7 @@ impl Session {
         } else {
             let lost =
                 |error: std::io::Error| Setup::Lost(errors::server_gone(node.id.as_str(), &error.to_string(), false));
-            if let Some(error) = ask(lease, &sql).await.map_err(lost)? {
+            if let Some(error) = self.ask_in_time(lease, &sql).await.map_err(lost)? {
                 return Err(Setup::Refused(error));
             }
             self.settings_accepted = true;

@@ -96,10 +96,15 @@ impl Session {
         self.work.clear_segment();
     }
 
+    /// The server takes rows that need no look: never those of a COPY whose guard has ended it.
+    fn takes_raw(&self) -> bool {
+        self.copy_in && !self.work.expects.iter().any(|expect| matches!(expect, Expect::CopyRows { .. }))
+    }
+
     pub(super) fn copy_data(&mut self, frame: &[u8], body: &[u8]) -> Result<Step, Fatal> {
         if self.guard.is_none() {
             // Rows behind the end of a failed COPY are ignored, as servers do.
-            if self.copy_in {
+            if self.takes_raw() {
                 self.raw(frame, None);
             }
             return Ok(Step::Done);
@@ -123,7 +128,7 @@ impl Session {
 
     pub(super) fn copy_done(&mut self, frame: &[u8]) -> Result<Step, Fatal> {
         if self.guard.is_none() {
-            if self.copy_in {
+            if self.takes_raw() {
                 self.copy_in = false;
                 self.raw(frame, None);
             }
@@ -157,7 +162,7 @@ impl Session {
 
     pub(super) fn copy_fail(&mut self, frame: &[u8]) -> Result<Step, Fatal> {
         match self.guard.take() {
-            None if self.copy_in => {
+            None if self.takes_raw() => {
                 self.copy_in = false;
                 self.raw(frame, None);
             }
@@ -266,6 +271,7 @@ impl Session {
             }
         }
         self.put_rows(rows);
+        self.keep_for_retry(pending);
         Step::Done
     }
 
@@ -284,6 +290,7 @@ impl Session {
     /// Ends the COPY with this error, on the server too if it has heard of it: nothing of it stays.
     fn end_copy(&mut self, error: &PgError) {
         let Some(guard) = self.guard.take() else { return };
+        self.copy_in = false;
         if !guard.started {
             self.closed = false;
             return self.refuse(error, guard.simple);

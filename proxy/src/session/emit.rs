@@ -100,7 +100,7 @@ fn emit_one(work: &mut Work, memory: &mut ServerMemory, op: &Op, to_client: &mut
 
 /// Queues a reply of the proxy's own, or sends it at once when nothing is outstanding.
 pub(crate) fn fake(work: &mut Work, bytes: Bytes, to_client: &mut BytesMut, hold: Hold) {
-    if work.expects.is_empty() && hold == Hold::No {
+    if is_due(work, hold) {
         to_client.extend_from_slice(&bytes);
         work.answered = true;
     } else {
@@ -108,13 +108,19 @@ pub(crate) fn fake(work: &mut Work, bytes: Bytes, to_client: &mut BytesMut, hold
     }
 }
 
+/// Whether a reply can go at once: nothing of the server's stands before it, not even the rest of a message.
+fn is_due(work: &Work, hold: Hold) -> bool {
+    work.expects.is_empty() && work.passing == 0 && hold == Hold::No
+}
+
 /// Sends the replies of the proxy's own that nothing of the server's stands before.
 fn due_fakes(work: &mut Work, to_client: &mut BytesMut) {
-    while let Some(Expect::Fake(_)) = work.expects.front() {
-        if let Some(Expect::Fake(bytes)) = work.expects.pop_front() {
-            to_client.extend_from_slice(&bytes);
-            work.answered = true;
+    while let Some(Expect::Fake(_) | Expect::FakeParse { .. }) = work.expects.front().filter(|_| work.passing == 0) {
+        match work.expects.pop_front() {
+            Some(Expect::Fake(bytes)) => to_client.extend_from_slice(&bytes),
+            _ => to_client.extend_from_slice(backend::PARSE_COMPLETE),
         }
+        work.answered = true;
     }
 }
 
@@ -130,7 +136,10 @@ fn parse(
         memory.unnamed = Some(statement.id);
         frontend::put_parse(&mut work.to_server, b"", &statement.text, &statement.types);
     } else if memory.has_prepared(statement.id) {
-        return fake(work, Bytes::from_static(backend::PARSE_COMPLETE), to_client, hold);
+        if is_due(work, hold) {
+            return fake(work, Bytes::from_static(backend::PARSE_COMPLETE), to_client, hold);
+        }
+        return work.expects.push_back(Expect::FakeParse { id: statement.id, name: name.clone() });
     } else {
         note_prepared(work, memory, statement.id);
         let server_name = statement.server_name();
@@ -163,7 +172,7 @@ fn prepare(work: &mut Work, memory: &mut ServerMemory, statement: &Prepared, nam
 fn note_prepared(work: &mut Work, memory: &mut ServerMemory, id: u64) {
     if let Some(evicted) = memory.prepare(id) {
         frontend::put_close_statement(&mut work.to_server, ServerName::new(evicted).as_bytes());
-        work.expects.push_back(Expect::SilentClose);
+        work.expects.push_back(Expect::SilentClose { id: evicted });
     }
 }
 

@@ -91,6 +91,11 @@ pub(super) fn copy_among_several() -> PgError {
         .with_hint("Send the COPY by itself.")
 }
 
+pub(super) fn forgetting_among_several() -> PgError {
+    PgError::error("0A000", "DEALLOCATE and DISCARD cannot stand among other statements of one message")
+        .with_hint("Send it by itself.")
+}
+
 pub(super) fn own_setting_among_several() -> PgError {
     PgError::error("0A000", "a pgward setting cannot stand among other statements of one message")
         .with_hint("Send it by itself.")

@@ -153,7 +153,7 @@ impl Session {
 
     /// Decides about a Bind. `None`: the decision is in `self.pending`, and the server for it is attached.
     fn place_bind(&mut self, statement: &Arc<Prepared>, bind: &Bind<'_>) -> Option<Step> {
-        let describer = self.attached.as_ref().is_some_and(|attached| attached.describe_only);
+        let describer = self.describes();
         match first_action(statement) {
             // Parse and Describe alone went to the home shard: it is left, in peace, for the statement's own.
             Some(Action::CopyFrom(copy)) if self.must_guard(copy) && describer => return Some(self.leave_describer()),
@@ -181,7 +181,7 @@ impl Session {
     }
 
     /// Ends the segment on the server that only described, so that the next server can be attached.
-    fn leave_describer(&mut self) -> Step {
+    pub(super) fn leave_describer(&mut self) -> Step {
         self.work.ops.push(Op::SilentSync);
         self.emit();
         self.closed = true;
@@ -201,6 +201,7 @@ impl Session {
         }
         self.local_portals.retain(|(name, _)| **name != *portal);
         self.portal_effects.retain(|(name, _)| **name != *portal);
+        self.pin_by(&pending.effects);
         if let Some(effects) = pending.effects.take() {
             self.portal_effects.push((portal.into(), Some(effects)));
         }
@@ -244,6 +245,9 @@ impl Session {
         let execute = frontend::Execute::from_body(body)?;
         // A statement of the proxy's own runs to its end at once; its portal cannot be run again.
         if let Some(at) = self.local_portals.iter().position(|(portal, _)| **portal == *execute.portal) {
+            if self.describes() && matches!(first_action(&self.local_portals[at].1), Some(Action::CopyFrom(_))) {
+                return Ok(self.leave_describer());
+            }
             let (_, statement) = self.local_portals.swap_remove(at);
             return Ok(self.execute_local(&statement));
         }
@@ -350,6 +354,9 @@ impl Session {
         // Portals end with their transaction, the unnamed one sooner.
         let in_transaction = !matches!(self.tx, Tx::Idle);
         self.local_portals.retain(|(portal, _)| in_transaction && !portal.is_empty());
+        if !in_transaction && self.attached.is_none() {
+            self.portal_effects.clear();
+        }
         if self.attached.is_none() {
             self.flush_fakes();
             self.reply_ready();
@@ -362,7 +369,7 @@ impl Session {
             self.raw(&sync, None);
             return Ok(Step::Done);
         }
-        if self.attached.as_ref().is_some_and(|attached| attached.describe_only) {
+        if self.describes() {
             // The client may be in a transaction that this server has not heard of.
             self.work.ops.push(Op::SilentSync);
             self.emit();

@@ -22,7 +22,15 @@ impl Session {
                 self.prepared.remove(&name);
             }
         }
-        self.skip_to_sync |= heard.skip_to_sync;
+        if heard.skip_to_sync {
+            // What was sent behind the failed message, a Query too, the server skips up to Sync.
+            self.skip_to_sync = true;
+            self.closed = false;
+            self.guard = None;
+        }
+        if let (Some(attached), Some(ready)) = (&mut self.attached, heard.ready) {
+            attached.ready = Some(ready);
+        }
         self.early_sync |= heard.early_sync;
         if let Some(copy_in) = heard.copy_in {
             self.copy_in = copy_in;
@@ -51,12 +59,29 @@ impl Session {
                 self.changes.truncate(upto.unwrap_or(0));
             }
             Event::Done(Effect::Pin(why)) => self.pinned = Some(why),
+            Event::Done(Effect::Forget { settings }) => self.forget(settings),
             Event::Done(_) => {}
             Event::Commit => self.keep_changes(),
             Event::Rollback => self.changes.clear(),
             // Inside of a block, ROLLBACK decides what is undone; outside, the failed message is undone as a whole.
             Event::Failed if matches!(self.tx, Tx::Open(_)) => {}
-            Event::Failed => self.changes.clear(),
+            Event::Failed => {
+                self.uncertain |= !self.changes.is_empty();
+                self.changes.clear();
+            }
+        }
+    }
+
+    /// DEALLOCATE ALL or DISCARD ALL was run by the server.
+    fn forget(&mut self, settings: bool) {
+        self.prepared.clear();
+        self.unnamed = None;
+        if let Some(attached) = &mut self.attached {
+            attached.lease.memory.forget_all();
+        }
+        if settings {
+            self.changes.push(TxChange::ResetAll);
+            self.asked_class = None;
         }
     }
 
@@ -64,8 +89,16 @@ impl Session {
     pub(super) fn keep_changes(&mut self) {
         for change in std::mem::take(&mut self.changes) {
             match change {
-                TxChange::Change(change) => self.change(&[change]),
-                TxChange::ResetAll => self.settings = Arc::clone(&self.startup_settings),
+                // RESET brings a server to its own login's value, which is not what this client began with.
+                TxChange::Change(change) => {
+                    self.uncertain |=
+                        change.value.is_none() && self.startup_settings.values().contains_key(&change.name);
+                    self.change(&[change]);
+                }
+                TxChange::ResetAll => {
+                    self.uncertain |= !self.startup_settings.values().is_empty();
+                    self.settings = Arc::clone(&self.startup_settings);
+                }
                 TxChange::Savepoint => {}
             }
         }
@@ -94,16 +127,20 @@ impl Session {
         }
     }
 
-    fn keeps_server(&self) -> bool {
+    /// Messages and bytes that are on their way between the server and this session.
+    fn outstanding(&self) -> usize {
+        self.work.expects.len() + self.work.to_server.len() + self.work.passing + self.work.from_server.len()
+    }
+
+    pub(super) fn keeps_server(&self) -> bool {
         self.pinned.is_some() || self.pool_mode() == PoolMode::Session
     }
 
     /// Gives the server back to its pool if it is proven clean, and closes it otherwise.
     fn release(&mut self) {
-        let Some(Attached { mut lease, .. }) = self.attached.take() else { return };
+        let Some(Attached { mut lease, ready, .. }) = self.attached.take() else { return };
         let undisturbed = self.handle.detach();
-        let clean =
-            Clean::prove(TxStatus::Idle, self.work.expects.len() + self.work.to_server.len() + self.work.passing);
+        let clean = ready.and_then(|status| Clean::prove(status, self.outstanding()));
         self.work.clear_segment();
         let uncertain = std::mem::take(&mut self.uncertain);
         match clean {
@@ -128,6 +165,7 @@ impl Session {
         self.changes.clear();
         self.uncertain = false;
         self.sent = None;
+        self.pending = None;
         self.receipt = None;
     }
 
@@ -139,10 +177,10 @@ impl Session {
     /// The client left: a server of a pinned session is wiped and given back, any other that is still held is closed.
     pub(super) async fn leave(&mut self) {
         self.handle.set_idle_in_transaction(None);
-        let idle = matches!(self.tx, Tx::Idle) && !self.closed && self.work.expects.is_empty();
         let Some(mut attached) = self.attached.take() else { return };
         let undisturbed = self.handle.detach();
-        if !idle || !undisturbed || self.work.passing + self.work.to_server.len() > 0 {
+        let idle = attached.ready == Some(TxStatus::Idle) && matches!(self.tx, Tx::Idle) && self.outstanding() == 0;
+        if !idle || !undisturbed {
             return;
         }
         let wiped = tokio::time::timeout(

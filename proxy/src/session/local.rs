@@ -54,7 +54,7 @@ impl Session {
             // A parameter of a transaction that no server has heard of is told to the server when there is one, so
             // that it does not decide the shard.
             Action::Set(_) | Action::Reset(_) if no_server && matches!(self.tx, Tx::Opening(_)) => true,
-            Action::Discard { all: true } => matches!(self.tx, Tx::Idle) && self.pinned.is_none(),
+            Action::Discard { all: true } => no_server && matches!(self.tx, Tx::Idle),
             Action::Deallocate(None) => self.pinned.is_none(),
             Action::Deallocate(Some(name)) => self.pinned.is_none() || self.prepared.contains_key(name.as_bytes()),
             action => self.is_proxys_own(action),
@@ -155,7 +155,7 @@ impl Session {
             self.record_refusal(&refusal, &Asked::default());
             return Err(errors::refusal(&refusal));
         }
-        for effect in self.effects(analysed, sql).into_iter().flatten() {
+        for effect in self.effects(analysed, sql, &NoParams).into_iter().flatten() {
             self.note(Event::Done(effect));
         }
         Ok(self.opening_step(if matches!(action, Action::Reset(_)) { "RESET" } else { "SET" }, sql))

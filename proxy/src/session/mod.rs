@@ -136,6 +136,8 @@ struct Attached {
     sent: Instant,
     /// The response time of this segment was reported.
     timed: bool,
+    /// The status of its last ReadyForQuery, while nothing was sent since.
+    ready: Option<TxStatus>,
 }
 
 /// The transaction as the client sees it.
@@ -189,6 +191,11 @@ enum Step {
     Wait,
     /// Terminate.
     Leave,
+}
+
+/// Whether statements of this kind only read.
+fn is_read(kind: Kind) -> bool {
+    matches!(kind, Kind::Read | Kind::Analytics)
 }
 
 /// Why a server is needed.
@@ -436,15 +443,25 @@ impl Session {
 
     /// Keeps a decision while its segment can still be said to another node.
     fn keep_for_retry(&mut self, pending: Pending) {
-        // A second statement in the segment was decided for the same node; where the first goes, it goes.
-        if self.sent.is_none() && self.attached.as_ref().is_some_and(|attached| attached.retry) && pending.repeatable {
+        let Some(attached) = &mut self.attached else { return };
+        if let Some(decision) = pending.decisions.iter().find(|decision| !is_read(decision.kind)) {
+            attached.kind = decision.kind;
+        }
+        if attached.retry && pending.repeatable && self.sent.is_none() {
             self.sent = Some(pending);
+        } else {
+            // One decision can be made anew; a second statement would go to another node without a record.
+            attached.retry = false;
+            self.sent = None;
         }
     }
 
     /// Says the ops at hand to the attached server, if there is one.
     fn emit(&mut self) {
         if let Some(attached) = &mut self.attached {
+            if self.work.emitted < self.work.ops.len() {
+                attached.ready = None;
+            }
             let hold = if attached.retry { emit::Hold::UntilAnswered } else { emit::Hold::No };
             emit::emit(&mut self.work, &mut attached.lease.memory, &mut self.client.out, hold);
             if !attached.retry {
@@ -452,6 +469,11 @@ impl Session {
                 self.work.forget_emitted();
             }
         }
+    }
+
+    /// The attached server only parses and describes; no decision stands behind it.
+    fn describes(&self) -> bool {
+        self.attached.as_ref().is_some_and(|attached| attached.describe_only)
     }
 
     /// A reply of the proxy's own, in its turn.
@@ -478,6 +500,10 @@ impl Session {
     fn refuse(&mut self, error: &PgError, simple: bool) {
         let mut bytes = BytesMut::with_capacity(256);
         backend::put_error(&mut bytes, error);
+        if let Tx::Opening(opening) = &mut self.tx {
+            opening.failed = true;
+            opening.lost = opening.lost.take().map(|_| Lost::Told);
+        }
         if self.attached.is_some() {
             self.work.ops.push(work::Op::Refuse { error: bytes.freeze(), simple });
             self.emit();
@@ -485,10 +511,6 @@ impl Session {
         } else {
             self.acknowledge_deferred();
             self.client.out.extend_from_slice(&bytes);
-            if let Tx::Opening(opening) = &mut self.tx {
-                opening.failed = true;
-                opening.lost = opening.lost.take().map(|_| Lost::Told);
-            }
             if simple {
                 self.reply_ready();
             }

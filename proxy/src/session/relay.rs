@@ -10,7 +10,6 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Buf;
-use pgward_router::Kind;
 use pgward_wire::{PgError, backend};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -93,7 +92,7 @@ impl Session {
                 Wake::Answered => self.finish_segment(),
                 Wake::ServerGone(why) => self.server_gone(&why).await?,
                 // The server is given up, and whatever it was sent behind the step with it.
-                Wake::StepFailed(error) | Wake::NotRecorded(error) => self.fail_segment(&error),
+                Wake::StepFailed(error) | Wake::NotRecorded(error) => self.fail_segment(error)?,
                 Wake::ClientGone => {
                     self.finish_for_nobody().await;
                     return Ok(Ended::Vanished);
@@ -104,8 +103,9 @@ impl Session {
     }
 
     fn poll_io(&mut self, cx: &mut Context<'_>) -> Poll<Wake> {
+        let pausing = self.attached.is_none() && matches!(self.tx, Tx::Idle) && !self.closed && !self.takes_rows();
         if let Some(kill) = self.handle.killed()
-            && (kill.is_immediate() || (self.attached.is_none() && matches!(self.tx, Tx::Idle) && !self.closed))
+            && (kill.is_immediate() || pausing)
         {
             return Poll::Ready(Wake::Kill(kill));
         }
@@ -329,6 +329,7 @@ impl Session {
         drop(lease);
         node.report_failure(pgward_pools::Failure::Lost);
         self.receipt = None;
+        let was_idle = self.work.expects.is_empty();
         if self.work.passing > 0 {
             // Part of a message went out: no error can be put behind it.
             return Err(Fatal(errors::server_gone(node.id.as_str(), why, false)));
@@ -339,9 +340,13 @@ impl Session {
                 return Ok(());
             }
         }
-        let was_idle = self.work.expects.is_empty();
-        let unknown = !was_idle && !matches!(kind, Kind::Read | Kind::Analytics);
-        self.lose_server(&errors::server_gone(node.id.as_str(), why, unknown), was_idle);
+        let unknown = !was_idle && !super::is_read(kind);
+        let error = errors::server_gone(node.id.as_str(), why, unknown);
+        if self.keeps_server() {
+            // What the session kept the server for is lost with it.
+            return Err(Fatal(error));
+        }
+        self.lose_server(&error, was_idle);
         Ok(())
     }
 
@@ -371,7 +376,8 @@ impl Session {
         self.drop_server();
         self.pinned = None;
         self.guard = None;
-        let untold = was_idle && in_transaction && !closed;
+        // All that was asked is answered already.
+        let untold = was_idle && (in_transaction || closed);
         self.tx = if in_transaction {
             let lost = if untold { Lost::Untold(error.clone()) } else { Lost::Told };
             Tx::Opening(Opening { failed: true, lost: Some(lost), ..Opening::default() })
@@ -391,8 +397,12 @@ impl Session {
     }
 
     /// The segment cannot be answered by its server, which is closed.
-    fn fail_segment(&mut self, error: &PgError) {
-        self.lose_server(error, false);
+    fn fail_segment(&mut self, error: PgError) -> Result<(), Fatal> {
+        if self.work.passing > 0 {
+            return Err(Fatal(error));
+        }
+        self.lose_server(&error, false);
+        Ok(())
     }
 
     fn segment_is_simple(&self) -> bool {
@@ -409,7 +419,7 @@ impl Session {
         self.client.gone = true;
         self.client.out.clear();
         let Some(attached) = &self.attached else { return };
-        let reads = matches!(attached.kind, Kind::Read | Kind::Analytics);
+        let reads = super::is_read(attached.kind);
         if !self.closed || self.copy_in || self.guard.is_some() {
             return self.drop_server();
         }

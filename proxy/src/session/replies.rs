@@ -18,6 +18,8 @@ const MAX_CONTROL_BYTES: usize = 16 * 1024 * 1024;
 pub(crate) struct Heard {
     /// Status of the last ReadyForQuery that ended a segment or a silent step.
     pub(crate) status: Option<TxStatus>,
+    /// Status of the last ReadyForQuery of any sort.
+    pub(crate) ready: Option<TxStatus>,
     /// Effects of statements that succeeded, in order; `Failed` where one failed.
     pub(crate) events: Vec<Event>,
     /// Names whose Parse failed or was skipped, with the statement's id.
@@ -162,9 +164,10 @@ impl Ear<'_> {
 
     /// Replies of the proxy's own whose turn has come.
     fn fakes(&mut self) {
-        while let Some(Expect::Fake(_)) = self.work.expects.front() {
-            if let Some(Expect::Fake(bytes)) = self.work.expects.pop_front() {
-                self.say(&bytes);
+        while let Some(Expect::Fake(_) | Expect::FakeParse { .. }) = self.work.expects.front() {
+            match self.work.expects.pop_front() {
+                Some(Expect::Fake(bytes)) => self.say(&bytes),
+                _ => self.say(backend::PARSE_COMPLETE),
             }
         }
     }
@@ -186,7 +189,9 @@ impl Ear<'_> {
             tag::PORTAL_SUSPENDED => Ok(self.pop_if(|expect| matches!(expect, Expect::Execute { .. }))),
             tag::PARSE_COMPLETE => Ok(self.pop_if(|e| matches!(e, Expect::Parse { .. } | Expect::SilentParse { .. }))),
             tag::BIND_COMPLETE => Ok(self.pop_if(|expect| matches!(expect, Expect::Bind))),
-            tag::CLOSE_COMPLETE => Ok(self.pop_if(|expect| matches!(expect, Expect::Close | Expect::SilentClose))),
+            tag::CLOSE_COMPLETE => {
+                Ok(self.pop_if(|expect| matches!(expect, Expect::Close | Expect::SilentClose { .. })))
+            }
             tag::ROW_DESCRIPTION | tag::NO_DATA => Ok(match self.work.expects.front() {
                 Some(Expect::Describe) => self.pop_if(|_| true),
                 _ => self.forward_unless_silent(),
@@ -208,7 +213,7 @@ impl Ear<'_> {
     fn pop_if(&mut self, sort: impl Fn(&Expect) -> bool) -> Verdict {
         match self.work.expects.front() {
             Some(expect) if sort(expect) => match self.work.expects.pop_front() {
-                Some(Expect::SilentParse { .. } | Expect::SilentClose) => Verdict::Drop,
+                Some(Expect::SilentParse { .. } | Expect::SilentClose { .. }) => Verdict::Drop,
                 _ => Verdict::Forward,
             },
             _ => self.forward_unless_silent(),
@@ -258,6 +263,7 @@ impl Ear<'_> {
 
     fn ready(&mut self, status: TxStatus) -> Result<Verdict, ProtocolError> {
         self.heard.copy_in = Some(false);
+        self.heard.ready = Some(status);
         let (verdict, counts) = match self.work.expects.pop_front() {
             Some(Expect::Query { .. } | Expect::RefusedQuery { .. } | Expect::Sync) => (Verdict::Forward, true),
             Some(Expect::CopyRows { simple: true, .. }) => (Verdict::Forward, true),
@@ -291,9 +297,13 @@ impl Ear<'_> {
                 Ok(error.take().map_or(Verdict::Drop, Verdict::Replace))
             }
             Some(Expect::CopyRows { simple, error }) => {
+                let verdict = error.take().map_or(Verdict::Forward, Verdict::Replace);
+                let skips = !*simple;
                 self.heard.events.push(Event::Failed);
-                self.heard.skip_to_sync |= !*simple;
-                Ok(error.take().map_or(Verdict::Forward, Verdict::Replace))
+                // A Sync that came already ends the segment as it should.
+                let synced = self.work.expects.iter().any(|expect| matches!(expect, Expect::Sync));
+                self.heard.skip_to_sync |= skips && !synced;
+                Ok(verdict)
             }
             Some(Expect::SilentQuery { .. }) => {
                 self.heard.silent_failure = Some(fields.into());
@@ -318,12 +328,24 @@ impl Ear<'_> {
                     self.heard.skip_to_sync = true;
                     return verdict;
                 }
-                Some(Expect::Sync | Expect::SilentSync) => return verdict,
+                Some(Expect::Sync) => return verdict,
+                Some(Expect::SilentSync) => {
+                    // The client's own Sync is still to come, unless its answer stands behind already.
+                    self.heard.skip_to_sync |= self.work.expects.len() == 1;
+                    return verdict;
+                }
                 Some(_) => {}
             }
             match self.work.expects.pop_front() {
                 Some(Expect::Refused { error }) if first => verdict = Verdict::Replace(error),
                 Some(Expect::SilentParse { id }) => self.unprepare(id),
+                // The server has skipped the Close: the statement is still prepared there.
+                Some(Expect::SilentClose { id }) => {
+                    self.memory.prepare(id);
+                }
+                Some(Expect::FakeParse { id, name }) => {
+                    self.heard.unparsed.extend(name.map(|name| (name, id)));
+                }
                 Some(Expect::Parse { id, name }) => {
                     self.unprepare(id);
                     self.heard.unparsed.extend(name.map(|name| (name, id)));

@@ -67,7 +67,7 @@ impl Session {
     /// The error to tell the client; the refusal is in the audit log then.
     pub(super) fn decide(&mut self, analysed: &Analysed, sql: &[u8], params: &dyn Params) -> Result<Pending, PgError> {
         let started = Instant::now();
-        let effects = self.effects(analysed, sql);
+        let effects = self.effects(analysed, sql, params);
         let mut pending = Pending {
             decisions: SmallVec::new(),
             notes: SmallVec::new(),
@@ -235,6 +235,12 @@ impl Session {
     /// # Errors
     /// 58030 when either cannot be written; nothing may be forwarded then.
     pub(super) fn record(&mut self, pending: &mut Pending) -> Result<(), PgError> {
+        if let (Some(attached), Some(decision)) = (&self.attached, pending.decisions.first()) {
+            let here = (attached.pin.shard, attached.pin.node) == (decision.target.shard, decision.target.node);
+            if attached.describe_only || !here {
+                return Err(errors::internal("the server at hand is not the one that was decided for"));
+            }
+        }
         for decision in &mut pending.decisions {
             if !decision.register.is_empty() {
                 self.state.patients.register(&decision.register).map_err(|error| errors::registration(&error))?;

@@ -105,8 +105,13 @@ fn insert(map: &mut BTreeMap<Arc<str>, String>, own: &mut Vec<(String, String)>,
     if name == "client_encoding" && is_utf8(value) {
         return;
     }
-    let value = if LISTS_OF_NAMES.contains(&name.as_str()) { quoted_list(value) } else { quoted(value) };
+    let value = as_given(&name, value);
     map.insert(Arc::from(name), value);
+}
+
+/// A value that was given as one text (at startup, by set_config), as SQL for SET. `name` is in lower case.
+pub(crate) fn as_given(name: &str, value: &str) -> String {
+    if LISTS_OF_NAMES.contains(&name) { quoted_list(value) } else { quoted(value) }
 }
 
 /// Encodings that are served as the UTF8 that servers are talked to in. libpq asks for SQL_ASCII in the C locale: bytes

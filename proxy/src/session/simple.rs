@@ -1,9 +1,10 @@
 //! The simple protocol: a Query with one statement or several.
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use pgward_router::evidence::NoParams;
-use pgward_router::{Action, Analysed};
+use pgward_router::{Action, Analysed, Params};
 use pgward_wire::{backend, frontend};
+use smallvec::SmallVec;
 
 use super::route::Asked;
 use super::work::{Effect, Effects, Op};
@@ -13,6 +14,10 @@ use crate::session::settings::Change;
 impl Session {
     pub(super) fn query(&mut self, body: &[u8]) -> Result<Step, Fatal> {
         let sql = frontend::query(body)?;
+        // A server that only described is not the one that this statement will be decided for.
+        if self.describes() {
+            return Ok(self.leave_describer());
+        }
         if let Some(error) = self.denied.take() {
             self.refuse(&error, true);
             return Ok(Step::Done);
@@ -48,6 +53,11 @@ impl Session {
             self.refuse(&error, true);
             return Ok(Step::Done);
         }
+        if analysed.shape.statements.is_empty() && self.attached.is_none() {
+            self.reply(Bytes::from_static(backend::EMPTY_QUERY_RESPONSE));
+            self.reply_ready();
+            return Ok(Step::Done);
+        }
         match self.decide(&analysed, sql, &NoParams) {
             Ok(pending) if self.attached.is_some() => Ok(self.run_query(sql, pending)),
             Ok(pending) => {
@@ -67,6 +77,7 @@ impl Session {
             self.refuse(&error, true);
             return Step::Done;
         }
+        self.pin_by(&pending.effects);
         let text = self.work.store(sql);
         self.work.ops.push(Op::Query { text, effects: pending.effects.take() });
         self.keep_for_retry(pending);
@@ -82,6 +93,7 @@ impl Session {
         for statement in &analysed.shape.statements {
             match &statement.action {
                 Action::CopyFrom(copy) if self.must_guard(copy) => return Err(errors::copy_among_several()),
+                Action::Deallocate(_) | Action::Discard { .. } => return Err(errors::forgetting_among_several()),
                 action if self.is_proxys_own(action) => return Err(errors::own_setting_among_several()),
                 Action::Execute(_) if prepares => {}
                 action => self.check_runnable(action)?,
@@ -91,10 +103,25 @@ impl Session {
     }
 
     /// What the success of each statement will change; `None` when none changes anything.
-    pub(super) fn effects(&self, analysed: &Analysed, sql: &[u8]) -> Effects {
-        let effects: Vec<Effect> =
-            analysed.shape.statements.iter().map(|statement| self.effect(&statement.action, analysed, sql)).collect();
-        effects.iter().any(|effect| *effect != Effect::None).then(|| effects.into_boxed_slice())
+    pub(super) fn effects(&self, analysed: &Analysed, sql: &[u8], params: &dyn Params) -> Effects {
+        let statements = analysed.shape.statements.iter().enumerate();
+        let effects: SmallVec<[Effect; 1]> = statements
+            .map(|(n, statement)| match statement.sets.is_empty() {
+                true => self.effect(&statement.action, analysed, sql),
+                false => self.set_configs(analysed, n, sql, params),
+            })
+            .collect();
+        effects.iter().any(|effect| *effect != Effect::None).then(|| effects.into_vec().into_boxed_slice())
+    }
+
+    /// What set_config sets for the session.
+    fn set_configs(&self, analysed: &Analysed, n: usize, sql: &[u8], params: &dyn Params) -> Effect {
+        let sets = self.state.analyser.set_configs(analysed, n, sql, params);
+        let change = |(name, value): (String, String)| {
+            let value = Some(settings::as_given(&name, &value));
+            Change { name: name.into(), value }
+        };
+        Effect::Set(sets.into_iter().map(change).collect())
     }
 
     fn effect(&self, action: &Action, analysed: &Analysed, sql: &[u8]) -> Effect {
@@ -112,9 +139,21 @@ impl Session {
             Action::Listen => Effect::Pin("LISTEN"),
             Action::Declare { hold: true } => Effect::Pin("cursor WITH HOLD"),
             Action::Prepare(_) => Effect::Pin("SQL-level PREPARE"),
+            Action::Deallocate(None) => Effect::Forget { settings: false },
+            Action::Discard { all: true } => Effect::Forget { settings: true },
             Action::Pins => Effect::Pin("temporary table or session advisory lock"),
             _ => Effect::None,
         }
+    }
+
+    /// What cannot be shared may stay on the server even if the statement fails, or is never run to its end: the session
+    /// keeps the server from now on.
+    pub(super) fn pin_by(&mut self, effects: &Effects) {
+        let why = effects.iter().flatten().find_map(|effect| match effect {
+            Effect::Pin(why) => Some(*why),
+            _ => None,
+        });
+        self.pinned = self.pinned.or(why);
     }
 
     /// Answers a Query that needs no server.

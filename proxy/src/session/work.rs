@@ -76,6 +76,11 @@ pub(crate) enum Effect {
     Savepoint,
     /// ROLLBACK TO SAVEPOINT.
     RollbackTo,
+    /// DEALLOCATE ALL, or DISCARD ALL, which also forgets parameters.
+    Forget {
+        /// DISCARD ALL
+        settings: bool,
+    },
     /// The server holds what cannot be shared from now on.
     Pin(&'static str),
 }
@@ -85,6 +90,8 @@ pub(crate) enum Effect {
 pub(crate) enum Expect {
     /// Made by the proxy.
     Fake(Bytes),
+    /// ParseComplete made by the proxy for a statement that the server has already.
+    FakeParse { id: u64, name: Option<Box<[u8]>> },
     /// All replies to a Query that the proxy sent ahead, through ReadyForQuery; swallowed.
     SilentQuery {
         /// It is the BEGIN that the client was answered before.
@@ -93,7 +100,7 @@ pub(crate) enum Expect {
     /// ParseComplete of a Parse that the proxy sent ahead; swallowed. Its failure is the client's error.
     SilentParse { id: u64 },
     /// CloseComplete of a Close that the proxy sent; swallowed.
-    SilentClose,
+    SilentClose { id: u64 },
     /// ReadyForQuery of a Sync that the proxy sent; swallowed.
     SilentSync,
     /// The client's Query, through ReadyForQuery.

@@ -28,7 +28,10 @@ impl<'t> Walk<'t> {
             Node::VariableSetStmt(set) => self.variable_set(set),
             Node::VariableShowStmt(show) => self.show(show),
             Node::DiscardStmt(discard) => Action::Discard { all: discard.target == DiscardMode::DISCARD_ALL },
-            Node::DeallocateStmt(deallocate) => Action::Deallocate(deallocate.name().map(Into::into)),
+            Node::DeallocateStmt(deallocate) => {
+                self.own_name(deallocate.name());
+                Action::Deallocate(deallocate.name().map(Into::into))
+            }
             Node::ClosePortalStmt(_) => Action::Cursor,
             Node::FetchStmt(_) => {
                 self.writes = true;
@@ -43,6 +46,7 @@ impl<'t> Walk<'t> {
             Node::PrepareStmt(prepare) => self.prepare(prepare),
             Node::ExecuteStmt(execute) => {
                 self.writes = true;
+                self.own_name(execute.name());
                 let at = self.nowhere(None, 0);
                 self.expressions(execute.params(), at);
                 Action::Execute(execute.name().unwrap_or_default().into())
@@ -90,7 +94,19 @@ impl<'t> Walk<'t> {
                     .hint("Use the protocol's prepared statements (Parse and Bind), as drivers do."),
             );
         }
+        self.own_name(prepare.name());
         Action::Prepare(prepare.name().unwrap_or_default().into())
+    }
+
+    /// Servers know the protocol's statements under names of the proxy's own, of all clients together: nobody runs them
+    /// past the evidence of a Bind.
+    fn own_name(&mut self, name: Option<&str>) {
+        if name.is_some_and(|name| name.starts_with("pgward_")) {
+            self.refuse(
+                Refusal::new(RefusalKind::Unsupported, "names that begin with pgward_ are the proxy's own")
+                    .hint("Give the statement another name."),
+            );
+        }
     }
 
     /// CREATE, ALTER, DROP and other statements that change more than rows.
@@ -100,6 +116,7 @@ impl<'t> Walk<'t> {
             Node::CreateTableAsStmt(create) => {
                 match create.query() {
                     Node::ExecuteStmt(execute) => {
+                        self.own_name(execute.name());
                         let at = self.nowhere(None, 0);
                         self.expressions(execute.params(), at);
                     }

@@ -151,7 +151,7 @@ fn a_parse_of_what_the_server_has_is_answered_by_the_proxy() {
         let at_once = hold == Hold::No;
         assert_eq!(to_client == backend::PARSE_COMPLETE, at_once);
         assert_eq!(work.answered, at_once);
-        assert_eq!(queue(&work), if at_once { &[][..] } else { &["Fake"] });
+        assert_eq!(queue(&work), if at_once { &[][..] } else { &["FakeParse"] });
     }
 }
 

@@ -19,7 +19,7 @@ impl Random {
             0 => Expect::Fake(Bytes::from_static(backend::CLOSE_COMPLETE)),
             1 => Expect::SilentQuery { opens: self.next(2) == 0 },
             2 => Expect::SilentParse { id },
-            3 => Expect::SilentClose,
+            3 => Expect::SilentClose { id: 7 },
             4 => Expect::SilentSync,
             5 => Expect::Query { effects: Some([Effect::Savepoint].into()), done: 0 },
             6 => Expect::Parse { id, name: Some(b"s"[..].into()) },
