@@ -221,11 +221,11 @@ impl Ear<'_> {
     }
 
     fn copy_in(&mut self) -> Verdict {
-        self.heard.copy_in = Some(true);
         match self.work.expects.front_mut() {
-            // The client was told when it asked.
+            // The client was told when it asked, and may have ended the COPY already.
             Some(Expect::CopyRows { .. }) => Verdict::Drop,
             _ => {
+                self.heard.copy_in = Some(true);
                 self.heard.early_sync |= self.work.expects.iter().any(|expect| matches!(expect, Expect::Sync));
                 self.forward_unless_silent()
             }
