@@ -12,7 +12,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bb8::{ManageConnection, PooledConnection, QueueStrategy};
 use parking_lot::Mutex;
@@ -69,7 +69,12 @@ pub(crate) struct Store {
 struct Wanting {
     queue: VecDeque<oneshot::Sender<Told>>,
     opening: usize,
+    /// When the log was last told of a failure.
+    complained: Option<Instant>,
 }
+
+/// The log hears of failing connections this often, however many statements ask for one.
+const COMPLAIN_EVERY: Duration = Duration::from_secs(10);
 
 impl Store {
     /// A store for at most `max` servers, `min` of them opened ahead.
@@ -158,7 +163,20 @@ impl Store {
         self.wanting.lock().opening -= 1;
         match opened {
             Ok(server) => self.add(server),
-            Err(error) => self.tell(Err(Arc::new(error))),
+            Err(error) => {
+                self.complain(&error);
+                self.tell(Err(Arc::new(error)));
+            }
+        }
+    }
+
+    /// A login that fails while probes of another role succeed would otherwise be seen by clients only.
+    fn complain(&self, error: &ConnectError) {
+        let now = Instant::now();
+        let mut wanting = self.wanting.lock();
+        if wanting.complained.is_none_or(|last| now.duration_since(last) >= COMPLAIN_EVERY) {
+            wanting.complained = Some(now);
+            tracing::warn!(node = %self.target.node, %error, "cannot open a connection that a statement waits for");
         }
     }
 
