@@ -111,9 +111,7 @@ impl Ear<'_> {
 
     fn messages(&mut self) -> Result<(), ProtocolError> {
         let chunk = self.chunk;
-        if self.work.passing == 0 {
-            self.fakes();
-        }
+        self.fakes();
         while let Some(header) = frame::header(&chunk[self.pos..])? {
             let end = self.pos + header.len;
             let body = if end <= chunk.len() {
@@ -164,6 +162,9 @@ impl Ear<'_> {
 
     /// Replies of the proxy's own whose turn has come.
     fn fakes(&mut self) {
+        if self.work.passing > 0 {
+            return;
+        }
         while let Some(Expect::Fake(_) | Expect::FakeParse { .. }) = self.work.expects.front() {
             match self.work.expects.pop_front() {
                 Some(Expect::Fake(bytes)) => self.say(&bytes),

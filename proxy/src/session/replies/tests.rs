@@ -15,6 +15,7 @@ use super::*;
 mod ahead;
 mod copy;
 mod extended;
+mod once;
 mod random;
 mod server;
 mod simple;

@@ -1,4 +1,4 @@
-//! Streams that no server would send: nothing may panic.
+//! Streams that no server would send: nothing may panic, and no cut may change what comes of them.
 
 use super::*;
 
@@ -90,5 +90,14 @@ fn no_stream_panics() {
         let mut played = queue(seed);
         let size = 1 + random.next(20);
         let _ = bytes.chunks(size).all(|chunk| played.hear(chunk));
+    }
+}
+
+#[test]
+fn no_cut_changes_what_comes_of_a_stream() {
+    let mut random = Random(0x5eed);
+    for _ in 0..3_000 {
+        let (seed, server) = random.script();
+        play(|| queue(seed), &server);
     }
 }
