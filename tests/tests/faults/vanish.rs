@@ -19,14 +19,47 @@ const PRIMARY: &str = "us-east-patients/primary";
 const TRACE: &str = "vanished";
 
 /// One deployment for all of these tests, used by one at a time: each looks at the same few connections.
-async fn narrow() -> MutexGuard<'static, Deployment> {
-    static NARROW: OnceCell<Mutex<Deployment>> = OnceCell::const_new();
+async fn narrow() -> MutexGuard<'static, Narrow> {
+    static NARROW: OnceCell<Mutex<Narrow>> = OnceCell::const_new();
     let tune = |layout: &mut pgward::demo::layout::Layout| {
         layout.pools = [(1, 1), (1, 1), (1, 1), (1, 1)];
         layout.wait_timeout = Some("20s");
     };
     let options = Options { shards: 1, replicas: 1, patients: 8, tune };
-    NARROW.get_or_init(|| async { Mutex::new(start(options).await) }).await.lock().await
+    NARROW.get_or_init(|| async { Mutex::new(Narrow::start(options).await) }).await.lock().await
+}
+
+/// A deployment with a listener that asks for no password: a proof for each of a thousand sessions would take most of
+/// the time.
+struct Narrow {
+    pgward: Deployment,
+    /// Port of that listener.
+    trusting: u16,
+}
+
+impl Narrow {
+    async fn start(options: Options) -> Self {
+        let pgward = start(options).await;
+        let trusting = pgward::demo::ports::free().unwrap();
+        let listener = format!(
+            "[[listeners]]\nname = \"trusting\"\naddress = \"127.0.0.1:{trusting}\"\norigin = \"us-east-1\"\n\
+             auth = \"trust\"\n\n[http]\n"
+        );
+        let config = std::fs::read_to_string(pgward.files().config()).unwrap();
+        std::fs::write(pgward.files().config(), config.replacen("[http]\n", &listener, 1)).unwrap();
+        pgward.with_instance(|instance| instance.signal(rustix::process::Signal::HUP)).unwrap();
+        until("the trusting listener is open", || async { TcpStream::connect(("127.0.0.1", trusting)).await.is_ok() })
+            .await;
+        Self { pgward, trusting }
+    }
+}
+
+impl std::ops::Deref for Narrow {
+    type Target = Deployment;
+
+    fn deref(&self) -> &Deployment {
+        &self.pgward
+    }
 }
 
 /// Bytes of a session behind its login, and what has happened when all of them were sent.
@@ -71,7 +104,7 @@ fn extended(bytes: &mut BytesMut, patient: &Patient) {
 }
 
 /// Cuts a session of these bytes after every `step` bytes, and looks after each cut.
-async fn cut_everywhere(pgward: &Deployment, recording: &Recording, step: usize) {
+async fn cut_everywhere(pgward: &Narrow, recording: &Recording, step: usize) {
     let witness = pgward.app().await;
     let patient = pgward.patient("us-east", 1);
     let offsets = (0..=recording.bytes.len()).step_by(step).chain([recording.bytes.len()]);
@@ -86,8 +119,8 @@ async fn cut_everywhere(pgward: &Deployment, recording: &Recording, step: usize)
 }
 
 /// Logs in, sends these bytes, and is gone: by a reset half of the time, as when a machine loses its power.
-async fn vanish(pgward: &Deployment, bytes: &[u8]) {
-    let mut client = WireClient::login(pgward.port("general"), "app", "demo-app").await;
+async fn vanish(pgward: &Narrow, bytes: &[u8]) {
+    let mut client = WireClient::login(pgward.trusting, "app", "").await;
     client.send(bytes).await;
     drop(client);
 }
