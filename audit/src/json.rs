@@ -12,12 +12,36 @@ pub(crate) fn string(out: &mut Vec<u8>, text: &str) {
 
 /// The inside of a JSON string.
 pub(crate) fn escaped(out: &mut Vec<u8>, text: &str) {
-    // Without a short cut, so that the compiler looks at 16 bytes at a time.
-    if text.bytes().fold(true, |all, byte| all & plain(byte)) {
+    if is_plain(text.as_bytes()) {
         out.extend_from_slice(text.as_bytes());
     } else {
         text.bytes().for_each(|byte| escape(out, byte));
     }
+}
+
+/// Whether all bytes are [`plain`], asked of eight at a time: most strings here are two or three words long.
+fn is_plain(bytes: &[u8]) -> bool {
+    let (words, rest) = bytes.as_chunks::<8>();
+    let special = words.iter().fold(0, |special, word| special | special_bytes(u64::from_le_bytes(*word)));
+    match (special, rest.is_empty(), bytes.last_chunk::<8>()) {
+        (0, true, _) => true,
+        (0, false, Some(last)) => special_bytes(u64::from_le_bytes(*last)) == 0,
+        (0, false, None) => rest.iter().all(|byte| plain(*byte)),
+        _ => false,
+    }
+}
+
+/// Not 0 where one of eight bytes is not [`plain`]. `hasless` and `haszero` of
+/// <https://graphics.stanford.edu/~seander/bithacks.html>.
+const fn special_bytes(word: u64) -> u64 {
+    const ONES: u64 = u64::from_le_bytes([1; 8]);
+    const HIGH: u64 = ONES << 7;
+    const fn has(word: u64, byte: u8) -> u64 {
+        let zero = word ^ (ONES * byte as u64);
+        zero.wrapping_sub(ONES) & !zero
+    }
+    let control = word.wrapping_sub(ONES * 0x20) & !word;
+    (control | has(word, b'"') | has(word, b'\\') | has(word, 0x7f)) & HIGH
 }
 
 const fn plain(byte: u8) -> bool {
@@ -52,7 +76,7 @@ pub(crate) fn two_decimals(out: &mut Vec<u8>, number: f32) {
     if hundredths <= -0.5 {
         out.push(b'-');
     }
-    hundredths_of(out, hundredths.abs().round() as u64);
+    hundredths_of(out, (hundredths.abs() + 0.5) as u64);
 }
 
 /// A duration in µs with two decimals.
@@ -66,21 +90,51 @@ fn hundredths_of(out: &mut Vec<u8>, hundredths: u64) {
     out.extend_from_slice(&[b'.', b'0' + rest / 10, b'0' + rest % 10]);
 }
 
-/// RFC 3339 in UTC with microseconds and its quotes: `"2026-11-23T13:05:00.000000Z"`. A time before 1970 is written
-/// as 1970: a clock that far off says nothing more.
-pub(crate) fn time(out: &mut Vec<u8>, time: SystemTime) {
-    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    let (year, month, day) = civil(since.as_secs() / 86_400);
-    let second = (since.as_secs() % 86_400) as u32;
-    let mut text = *b"\"0000-00-00T00:00:00.000000Z\"";
-    digits(&mut text[1..5], year);
-    digits(&mut text[6..8], month);
-    digits(&mut text[9..11], day);
-    digits(&mut text[12..14], second / 3600);
-    digits(&mut text[15..17], second / 60 % 60);
-    digits(&mut text[18..20], second % 60);
-    digits(&mut text[21..27], since.subsec_micros());
-    out.extend_from_slice(&text);
+/// The beginning that all records have: `,"time":"2026-11-23T13:05:00.000000Z","instance":"…"`. Only the microseconds
+/// are made anew while the second stays the same.
+pub(crate) struct Head {
+    second: Option<u64>,
+    text: Vec<u8>,
+}
+
+impl Head {
+    const DATE: usize = b",\"time\":\"".len();
+    const MICROS: usize = Self::DATE + b"2026-11-23T13:05:00.".len();
+
+    pub(crate) fn new(instance: &str) -> Self {
+        let mut text = b",\"time\":\"0000-00-00T00:00:00.000000Z\",\"instance\":".to_vec();
+        string(&mut text, instance);
+        Self { second: None, text }
+    }
+
+    /// For a record of this time: RFC 3339 in UTC. A time before 1970 is written as 1970: a clock that far off says
+    /// nothing more.
+    pub(crate) fn at(&mut self, time: SystemTime) -> &[u8] {
+        let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        if self.second != Some(since.as_secs()) {
+            self.second = Some(since.as_secs());
+            until_second(&mut self.text[Self::DATE..], since.as_secs());
+        }
+        digits(&mut self.text[Self::MICROS..Self::MICROS + 6], since.subsec_micros());
+        &self.text
+    }
+
+    /// The time by itself.
+    pub(crate) fn time(time: SystemTime) -> String {
+        String::from_utf8_lossy(&Self::new("").at(time)[Self::DATE..Self::MICROS + b"000000Z".len()]).into_owned()
+    }
+}
+
+/// Writes `2026-11-23T13:05:00` over the digits that stand there.
+fn until_second(date: &mut [u8], seconds: u64) {
+    let (year, month, day) = civil(seconds / 86_400);
+    let second = (seconds % 86_400) as u32;
+    digits(&mut date[0..4], year);
+    digits(&mut date[5..7], month);
+    digits(&mut date[8..10], day);
+    digits(&mut date[11..13], second / 3600);
+    digits(&mut date[14..16], second / 60 % 60);
+    digits(&mut date[17..19], second % 60);
 }
 
 fn digits(out: &mut [u8], mut number: u32) {
@@ -117,10 +171,30 @@ mod tests {
 
     #[test]
     fn strings_survive_a_json_parser() {
-        for text in ["", "plain", "a\"b\\c", "line\nfeed\r\t\0\x1f\x7f", "Zoë 🏥 \u{2028}"] {
+        for text in [
+            "",
+            "plain",
+            "of eight",
+            "longer, plain and with no quote",
+            "the quote is among the last \"",
+            "a\"b\\c",
+            "line\nfeed\r\t\0\x1f\x7f",
+            "Zoë 🏥 \u{2028}",
+        ] {
             let json = written(|out| string(out, text));
             assert!(json.bytes().all(|byte| byte >= 0x20), "{json:?} is one line");
             assert_eq!(serde_json::from_str::<String>(&json).expect("valid"), text);
+        }
+    }
+
+    #[test]
+    fn every_special_byte_is_seen_wherever_it_stands() {
+        for byte in 0..=255 {
+            for (len, at) in [(3, 1), (8, 0), (8, 7), (13, 9), (13, 12), (24, 20)] {
+                let mut bytes = vec![b'x'; len];
+                bytes[at] = byte;
+                assert_eq!(is_plain(&bytes), plain(byte), "byte {byte} at {at} of {len}");
+            }
         }
     }
 
@@ -138,15 +212,19 @@ mod tests {
 
     #[test]
     fn times() {
+        let mut kept = Head::new("i");
         for (seconds, micros, text) in [
             (0, 0, "1970-01-01T00:00:00.000000Z"),
             (951_782_399, 999_999, "2000-02-28T23:59:59.999999Z"),
             (951_782_400, 1, "2000-02-29T00:00:00.000001Z"),
+            (951_782_400, 70, "2000-02-29T00:00:00.000070Z"),
             (1_795_439_100, 120_000, "2026-11-23T13:05:00.120000Z"),
             (4_107_542_400, 0, "2100-03-01T00:00:00.000000Z"),
         ] {
             let moment = SystemTime::UNIX_EPOCH + Duration::new(seconds, micros * 1000);
-            assert_eq!(written(|out| time(out, moment)), format!("\"{text}\""));
+            let expected = format!(",\"time\":\"{text}\",\"instance\":\"i\"");
+            assert_eq!(String::from_utf8_lossy(Head::new("i").at(moment)), expected);
+            assert_eq!(String::from_utf8_lossy(kept.at(moment)), expected);
         }
     }
 }

@@ -89,7 +89,7 @@ impl AuditLog {
     /// The record is not in the log; its statement must be refused with [`AuditError::SQLSTATE`].
     pub fn append(&self, record: &Record<'_>, now: SystemTime) -> Result<Receipt, AuditError> {
         let claim = if record.class == Class::Emergency { Claim::Emergency } else { Claim::Decision };
-        self.with(claim, now, |out, instance| record.encode(out, instance, now))
+        self.with(claim, now, |out, head| record.encode(out, head))
     }
 
     /// Records what happened beside decisions. It is spooled while the file cannot be written, as far as a quarter of
@@ -98,7 +98,7 @@ impl AuditLog {
     /// # Errors
     /// The event is not in the log.
     pub fn event(&self, event: &Event<'_>, now: SystemTime) -> Result<Receipt, AuditError> {
-        self.with(Claim::Event, now, |out, instance| event.encode(out, instance, now))
+        self.with(Claim::Event, now, |out, head| event.encode(out, head))
     }
 
     fn with(

@@ -1,11 +1,37 @@
 //! What is recorded: decisions, and events beside them.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use pgward_config::{Class, PoolKind};
 
 use crate::json;
 use crate::patient::PatientHash;
+
+/// `,"name":` as one constant, so that it costs one copy.
+macro_rules! key {
+    ($name:literal) => {
+        concat!(",\"", $name, "\":").as_bytes()
+    };
+}
+
+/// A field whose value may hold anything.
+macro_rules! text {
+    ($out:ident, $name:literal, $value:expr) => {
+        $out.extend_from_slice(concat!(",\"", $name, "\":\"").as_bytes());
+        json::escaped($out, $value);
+        $out.push(b'"');
+    };
+}
+
+/// A field whose value is one of our own words, with nothing in it to escape.
+macro_rules! word {
+    ($out:ident, $name:literal, $word:expr) => {
+        let word: &'static str = $word;
+        $out.extend_from_slice(concat!(",\"", $name, "\":\"").as_bytes());
+        $out.extend_from_slice(word.as_bytes());
+        $out.push(b'"');
+    };
+}
 
 /// Who asks and from where: what every record of one session has in common, encoded once when the session begins.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,13 +43,15 @@ impl Who {
     /// `session` is the proxy's number of the session, `client` the peer's address. User and client may be whatever
     /// the peer sent; they are escaped.
     pub fn new(session: u64, user: &str, client: &str, listener: &str, origin: &str) -> Self {
-        let mut out = Vec::with_capacity(160);
-        out.extend_from_slice(b",\"session\":");
-        json::integer(&mut out, session);
-        for (name, value) in [("user", user), ("client", client), ("listener", listener), ("origin", origin)] {
-            field(&mut out, name, value);
-        }
-        Self { json: out.into() }
+        let mut json = Vec::with_capacity(160);
+        let out = &mut json;
+        out.extend_from_slice(key!("session"));
+        json::integer(out, session);
+        text!(out, "user", user);
+        text!(out, "client", client);
+        text!(out, "listener", listener);
+        text!(out, "origin", origin);
+        Self { json: json.into() }
     }
 }
 
@@ -156,46 +184,58 @@ impl EventKind {
 
 impl Record<'_> {
     /// Appends the record's JSON from behind the sequence number to before the closing brace.
-    pub(crate) fn encode(&self, out: &mut Vec<u8>, instance: &[u8], now: SystemTime) {
-        envelope(out, instance, now, "decision");
+    pub(crate) fn encode(&self, out: &mut Vec<u8>, head: &[u8]) {
+        out.extend_from_slice(head);
+        out.extend_from_slice(b",\"record\":\"decision\"");
         out.extend_from_slice(&self.who.json);
         out.extend_from_slice(if self.transaction { b",\"transaction\":true" } else { b",\"transaction\":false" });
-        verbatim(out, "kind", self.kind);
-        verbatim(out, "class", self.class.as_str());
-        field(out, "fingerprint", self.fingerprint);
-        list(out, "patients", self.patients, |out, hash| string_of_ascii(out, hash));
-        list(out, "evidence", self.evidence, |out, place| place.encode(out));
-        let optional = [("home", self.home), ("shard", self.shard), ("node", self.node)];
-        for (name, value) in optional {
-            if let Some(value) = value {
-                field(out, name, value);
-            }
+        word!(out, "kind", self.kind);
+        word!(out, "class", self.class.as_str());
+        text!(out, "fingerprint", self.fingerprint);
+        out.extend_from_slice(key!("patients"));
+        list(out, self.patients, |out, hash| {
+            out.push(b'"');
+            out.extend_from_slice(hash);
+            out.push(b'"');
+        });
+        out.extend_from_slice(key!("evidence"));
+        list(out, self.evidence, |out, place| place.encode(out));
+        if let Some(home) = self.home {
+            text!(out, "home", home);
+        }
+        if let Some(shard) = self.shard {
+            text!(out, "shard", shard);
+        }
+        if let Some(node) = self.node {
+            text!(out, "node", node);
         }
         if let Some(pool) = self.pool {
-            verbatim(out, "pool", pool.as_str());
+            word!(out, "pool", pool.as_str());
         }
-        list(out, "candidates", self.candidates, |out, candidate| candidate.encode(out));
+        out.extend_from_slice(key!("candidates"));
+        list(out, self.candidates, |out, candidate| candidate.encode(out));
         self.outcome.encode(out);
-        out.extend_from_slice(b",\"decision_us\":");
+        out.extend_from_slice(key!("decision_us"));
         json::micros(out, self.decision_time);
-        field(out, "config", self.config);
+        text!(out, "config", self.config);
     }
 }
 
 impl Event<'_> {
     /// As for [`Record`].
-    pub(crate) fn encode(&self, out: &mut Vec<u8>, instance: &[u8], now: SystemTime) {
-        envelope(out, instance, now, "event");
-        verbatim(out, "event", self.kind.as_str());
+    pub(crate) fn encode(&self, out: &mut Vec<u8>, head: &[u8]) {
+        out.extend_from_slice(head);
+        out.extend_from_slice(b",\"record\":\"event\"");
+        word!(out, "event", self.kind.as_str());
         if let Some(who) = self.who {
             out.extend_from_slice(&who.json);
         }
         if let Some(sqlstate) = self.sqlstate {
-            field(out, "sqlstate", sqlstate);
+            text!(out, "sqlstate", sqlstate);
         }
-        field(out, "detail", self.detail);
+        text!(out, "detail", self.detail);
         if !self.config.is_empty() {
-            field(out, "config", self.config);
+            text!(out, "config", self.config);
         }
     }
 }
@@ -215,12 +255,12 @@ impl Place {
 
 impl Candidate<'_> {
     fn encode(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(b"{\"node\":");
-        json::string(out, self.node);
-        out.extend_from_slice(b",\"score\":");
+        out.extend_from_slice(b"{\"node\":\"");
+        json::escaped(out, self.node);
+        out.extend_from_slice(b"\",\"score\":");
         json::two_decimals(out, self.score);
-        if let Some(word) = self.passed_over {
-            verbatim(out, "passed_over", word);
+        if let Some(why) = self.passed_over {
+            word!(out, "passed_over", why);
         }
         out.push(b'}');
     }
@@ -231,52 +271,20 @@ impl Outcome<'_> {
         match *self {
             Self::Forwarded { reason, permit } => {
                 out.extend_from_slice(b",\"outcome\":\"forwarded\"");
-                verbatim(out, "reason", reason);
-                field(out, "permit", permit);
+                word!(out, "reason", reason);
+                text!(out, "permit", permit);
             }
             Self::Refused { reason, sqlstate, detail } => {
                 out.extend_from_slice(b",\"outcome\":\"refused\"");
-                verbatim(out, "reason", reason);
-                field(out, "sqlstate", sqlstate);
-                field(out, "detail", detail);
+                word!(out, "reason", reason);
+                text!(out, "sqlstate", sqlstate);
+                text!(out, "detail", detail);
             }
         }
     }
 }
 
-fn envelope(out: &mut Vec<u8>, instance: &[u8], now: SystemTime, record: &'static str) {
-    out.extend_from_slice(b",\"time\":");
-    json::time(out, now);
-    out.extend_from_slice(b",\"instance\":");
-    out.extend_from_slice(instance);
-    verbatim(out, "record", record);
-}
-
-fn name(out: &mut Vec<u8>, name: &'static str) {
-    out.extend_from_slice(b",\"");
-    out.extend_from_slice(name.as_bytes());
-    out.extend_from_slice(b"\":");
-}
-
-fn field(out: &mut Vec<u8>, key: &'static str, value: &str) {
-    name(out, key);
-    json::string(out, value);
-}
-
-/// A field whose value is one of our own words, with nothing in it to escape.
-fn verbatim(out: &mut Vec<u8>, key: &'static str, word: &'static str) {
-    name(out, key);
-    string_of_ascii(out, word.as_bytes());
-}
-
-fn string_of_ascii(out: &mut Vec<u8>, ascii: &[u8]) {
-    out.push(b'"');
-    out.extend_from_slice(ascii);
-    out.push(b'"');
-}
-
-fn list<T>(out: &mut Vec<u8>, key: &'static str, items: &[T], encode: impl Fn(&mut Vec<u8>, &T)) {
-    name(out, key);
+fn list<T>(out: &mut Vec<u8>, items: &[T], encode: impl Fn(&mut Vec<u8>, &T)) {
     out.push(b'[');
     for (index, item) in items.iter().enumerate() {
         if index > 0 {
@@ -290,6 +298,8 @@ fn list<T>(out: &mut Vec<u8>, key: &'static str, items: &[T], encode: impl Fn(&m
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use std::time::SystemTime;
+
     use super::*;
     use serde_json::{Value, json};
 
@@ -326,7 +336,7 @@ mod tests {
         let who = Who::new(7, "dr\"w\n", "10.0.0.1:5000", "general", "us-east-1");
         let record = record(&who, Outcome::Forwarded { reason: "best_replica", permit: "home region" });
         let mut body = Vec::new();
-        record.encode(&mut body, b"\"pgward-1\"", SystemTime::UNIX_EPOCH);
+        record.encode(&mut body, json::Head::new("pgward-1").at(SystemTime::UNIX_EPOCH));
         assert_eq!(
             parsed(&body),
             json!({
@@ -349,7 +359,7 @@ mod tests {
         let outcome = Outcome::Refused { reason: "sovereignty", sqlstate: "PW005", detail: "not from here" };
         let mut body = Vec::new();
         let record = Record { shard: None, node: None, pool: None, home: None, ..record(&who, outcome) };
-        record.encode(&mut body, b"\"i\"", SystemTime::now());
+        record.encode(&mut body, json::Head::new("i").at(SystemTime::now()));
         let value = parsed(&body);
         assert_eq!(value["outcome"], "refused");
         assert_eq!(value["sqlstate"], "PW005");
@@ -368,7 +378,7 @@ mod tests {
             config: "abcd",
         };
         let mut body = Vec::new();
-        event.encode(&mut body, b"\"i\"", SystemTime::UNIX_EPOCH);
+        event.encode(&mut body, json::Head::new("i").at(SystemTime::UNIX_EPOCH));
         let value = parsed(&body);
         assert_eq!(value["record"], "event");
         assert_eq!(value["event"], "login_refused");

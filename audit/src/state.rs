@@ -44,8 +44,7 @@ pub(crate) enum Claim {
 pub(crate) struct State {
     sink: Box<dyn Sink>,
     path: PathBuf,
-    /// As a JSON string.
-    instance: Vec<u8>,
+    head: json::Head,
     pub(crate) policy: AuditPolicy,
     rotate_bytes: Option<u64>,
     rotate_retry: Option<Instant>,
@@ -108,12 +107,10 @@ pub(crate) struct Beginning {
 impl State {
     pub(crate) fn new(config: &pgward_config::Audit, instance: &str, beginning: Beginning) -> Self {
         let Beginning { sink, len, first_seq, next_seq, mended } = beginning;
-        let mut quoted = Vec::new();
-        json::string(&mut quoted, instance);
         Self {
             sink,
             path: config.path.clone(),
-            instance: quoted,
+            head: json::Head::new(instance),
             policy: config.policy,
             rotate_bytes: config.rotate_bytes,
             rotate_retry: None,
@@ -149,7 +146,7 @@ impl State {
         line.extend_from_slice(b"{\"seq\":");
         json::integer(&mut line, self.next_seq);
         let body = line.len();
-        encode(&mut line, &self.instance);
+        encode(&mut line, self.head.at(now));
         line.extend_from_slice(b"}\n");
         let receipt = match ready.and_then(|()| self.commit(&line, claim, now)) {
             Ok(receipt) => Ok(receipt),
@@ -274,7 +271,7 @@ impl State {
         let mut line = Vec::new();
         line.extend_from_slice(b"{\"seq\":");
         json::integer(&mut line, self.next_seq);
-        event.encode(&mut line, &self.instance, now);
+        event.encode(&mut line, self.head.at(now));
         line.extend_from_slice(b"}\n");
         self.put(&line, now)?;
         self.next_seq += 1;
@@ -477,7 +474,7 @@ impl State {
         }
         for note in std::mem::take(&mut self.notes) {
             let event = own_event(&note);
-            let _ = self.append(Claim::Event, now, |out, instance| event.encode(out, instance, now));
+            let _ = self.append(Claim::Event, now, |out, head| event.encode(out, head));
         }
     }
 
@@ -525,9 +522,7 @@ impl Unsynced {
 
 impl Outage {
     fn story(&self) -> String {
-        let mut since = Vec::new();
-        json::time(&mut since, self.since);
-        let since = String::from_utf8_lossy(&since[1..since.len() - 1]).into_owned();
+        let since = json::Head::time(self.since);
         format!(
             "the log could not be written from {since} on ({}); {} records were held in memory and stand before this \
              one, {} found no room and are lost",
