@@ -59,6 +59,26 @@ pub(crate) fn key_from_literal(sql: &[u8], literal: &Literal, negative: bool, ke
 
 /// uuid_in: 32 hexadecimal digits, a hyphen allowed behind each group of four, braces around it allowed.
 fn uuid(text: &[u8]) -> Option<[u8; 16]> {
+    if let Ok(text) = text.try_into() {
+        return usual_uuid(text).or_else(|| any_uuid(text));
+    }
+    any_uuid(text)
+}
+
+/// The form in which PostgreSQL prints it, without a branch for each digit.
+fn usual_uuid(text: &[u8; 36]) -> Option<[u8; 16]> {
+    const AT: [usize; 16] = [0, 2, 4, 6, 9, 11, 14, 16, 19, 21, 24, 26, 28, 30, 32, 34];
+    let hyphens = [8, 13, 18, 23].iter().all(|&at| text[at] == b'-');
+    let mut wrong = 0;
+    let bytes = AT.map(|at| {
+        let (high, low) = (NIBBLES[usize::from(text[at])], NIBBLES[usize::from(text[at + 1])]);
+        wrong |= high | low;
+        high << 4 | low
+    });
+    (hyphens && wrong < 16).then_some(bytes)
+}
+
+fn any_uuid(text: &[u8]) -> Option<[u8; 16]> {
     let digits = match text.strip_prefix(b"{") {
         Some(rest) => rest.strip_suffix(b"}")?,
         None => text,
@@ -75,14 +95,22 @@ fn uuid(text: &[u8]) -> Option<[u8; 16]> {
     (at == digits.len()).then_some(bytes)
 }
 
+/// The value of each hexadecimal digit; 16 for what is none.
+static NIBBLES: [u8; 256] = {
+    let mut nibbles = [16; 256];
+    let mut value = 0;
+    while value < 16 {
+        let digit = b"0123456789abcdef"[value];
+        nibbles[digit as usize] = value as u8;
+        nibbles[digit.to_ascii_uppercase() as usize] = value as u8;
+        value += 1;
+    }
+    nibbles
+};
+
 #[inline]
 fn nibble(digit: u8) -> Option<u8> {
-    match digit {
-        b'0'..=b'9' => Some(digit - b'0'),
-        b'a'..=b'f' => Some(digit - b'a' + 10),
-        b'A'..=b'F' => Some(digit - b'A' + 10),
-        _ => None,
-    }
+    Some(NIBBLES[usize::from(digit)]).filter(|value| *value < 16)
 }
 
 /// int8in, decimal only: newer releases read `0x1F` and `1_000`, older ones refuse them.
