@@ -1,6 +1,7 @@
 //! A server: one PostgreSQL connection, logged in, with what is known about it.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -28,7 +29,7 @@ pub struct Server {
     pub(crate) node: NodeId,
     pub(crate) address: SocketAddr,
     pub(crate) pid: i32,
-    pub(crate) key: Box<[u8]>,
+    pub(crate) key: Arc<[u8]>,
     pub(crate) switch: Registered,
     /// Set when it must not be used again; the pool closes it as soon as it comes back.
     pub(crate) broken: bool,
@@ -94,7 +95,7 @@ pub struct CancelTarget {
     /// Process id of the backend.
     pub pid: i32,
     /// The backend's secret key.
-    pub key: Box<[u8]>,
+    pub key: Arc<[u8]>,
 }
 
 impl CancelTarget {

@@ -278,7 +278,7 @@ mod tests {
     }
 
     fn target() -> CancelTarget {
-        CancelTarget { address: "127.0.0.1:1".parse().unwrap(), pid: 1, key: Box::new([1]) }
+        CancelTarget { address: "127.0.0.1:1".parse().unwrap(), pid: 1, key: [1].into() }
     }
 
     #[test]
