@@ -284,7 +284,7 @@ impl Session {
                 }
             }
             self.shared.metrics.forwarded(decision.kind);
-            self.shared.metrics.decision.record(pending.took.as_secs_f64());
+            self.shared.metrics.decision.record(pending.took);
         }
         Ok(())
     }

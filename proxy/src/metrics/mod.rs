@@ -1,10 +1,13 @@
 //! Figures for Prometheus.
 //!
-//! What sessions count goes through handles that are registered once (a counter costs 11 ns, a histogram 31 ns; looking
-//! a metric up by its labels would cost 70 to 170). What has a present value anyway, such as the state of a node, is
-//! read when somebody scrapes, so that a node that a reload removed is gone from the page too.
+//! What every statement counts is a plain atomic ([`tally`]) that is read when somebody scrapes; what is rarer goes
+//! through handles that are registered once (looking a metric up by its labels would cost 70 to 170 ns). What has a
+//! present value anyway, such as the state of a node, is read at the scrape too, so that a node that a reload removed is
+//! gone from the page.
 //!
 //! The recorder belongs to its [`Metrics`], not to the process: nothing fetches it from a global.
+
+mod tally;
 
 use std::fmt::Write;
 use std::sync::Arc;
@@ -16,6 +19,7 @@ use metrics::{
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 use pgward_config::{Class, PoolKind};
 use pgward_router::Kind;
+pub use tally::{Tally, Times};
 
 /// Histograms keep each sample until they are drained: 5 million would be 80 MB.
 const UPKEEP: Duration = Duration::from_secs(5);
@@ -28,10 +32,10 @@ const WAIT_BUCKETS: [f64; 12] = [1e-5, 1e-4, 5e-4, 1e-3, 5e-3, 0.01, 0.05, 0.1, 
 /// The handles. Fields are counted on directly.
 pub struct Metrics {
     recorder: Arc<PrometheusRecorder>,
-    forwarded: [Counter; 4],
-    refused: [Counter; 4],
+    forwarded: [Tally; 4],
+    refused: [Tally; 4],
     /// Time from the statement's arrival to its decision, in seconds.
-    pub decision: Histogram,
+    pub decision: Times<{ DECISION_BUCKETS.len() }>,
     waits: [[Histogram; 5]; 4],
     /// Clients connected now.
     pub clients: Gauge,
@@ -46,9 +50,9 @@ pub struct Metrics {
     /// Configurations refused.
     pub reloads_failed: Counter,
     /// Bytes from clients to servers.
-    pub bytes_to_servers: Counter,
+    pub bytes_to_servers: Tally,
     /// Bytes from servers to clients.
-    pub bytes_to_clients: Counter,
+    pub bytes_to_clients: Tally,
 }
 
 /// A node's present state.
@@ -76,11 +80,8 @@ impl Metrics {
     /// Registers everything, at zero.
     pub fn new() -> Self {
         let recorder = PrometheusBuilder::new()
-            .set_buckets_for_metric(Matcher::Full("pgward_decision_seconds".to_owned()), &DECISION_BUCKETS)
-            .and_then(|builder| {
-                builder.set_buckets_for_metric(Matcher::Full("pgward_wait_seconds".to_owned()), &WAIT_BUCKETS)
-            })
-            .expect("the bucket lists are not empty")
+            .set_buckets_for_metric(Matcher::Full("pgward_wait_seconds".to_owned()), &WAIT_BUCKETS)
+            .expect("the list of buckets is not empty")
             .build_recorder();
         let recorder = Arc::new(recorder);
         metrics::with_local_recorder(&*recorder, || Self::register(Arc::clone(&recorder)))
@@ -88,18 +89,15 @@ impl Metrics {
 
     fn register(recorder: Arc<PrometheusRecorder>) -> Self {
         describe();
-        let statements = |outcome: &'static str| {
-            KINDS.map(|kind| counter!("pgward_statements_total", "kind" => kind.as_str(), "outcome" => outcome))
-        };
         let waits = |pool: PoolKind| {
             Class::ALL
                 .map(|class| histogram!("pgward_wait_seconds", "pool" => pool.as_str(), "class" => class.as_str()))
         };
         Self {
             recorder,
-            forwarded: statements("forwarded"),
-            refused: statements("refused"),
-            decision: histogram!("pgward_decision_seconds"),
+            forwarded: Default::default(),
+            refused: Default::default(),
+            decision: Times::new(DECISION_BUCKETS),
             waits: PoolKind::ALL.map(waits),
             clients: gauge!("pgward_clients"),
             logins: counter!("pgward_logins_total", "outcome" => "accepted"),
@@ -107,8 +105,8 @@ impl Metrics {
             audit_failures: counter!("pgward_audit_failures_total"),
             reloads: counter!("pgward_reloads_total", "outcome" => "accepted"),
             reloads_failed: counter!("pgward_reloads_total", "outcome" => "refused"),
-            bytes_to_servers: counter!("pgward_bytes_total", "direction" => "to_servers"),
-            bytes_to_clients: counter!("pgward_bytes_total", "direction" => "to_clients"),
+            bytes_to_servers: Tally::default(),
+            bytes_to_clients: Tally::default(),
         }
     }
 
@@ -144,10 +142,25 @@ impl Metrics {
 
     /// The page in Prometheus' text format.
     pub fn render(&self, nodes: &[NodeFigures], audit: &pgward_audit::Status) -> String {
+        metrics::with_local_recorder(&*self.recorder, || self.publish());
         let mut page = self.handle().render();
+        self.decision.render(&mut page, "pgward_decision_seconds", "Time of one routing decision");
         render_nodes(&mut page, nodes);
         render_audit(&mut page, audit);
         page
+    }
+
+    /// Tells the recorder what was counted beside it.
+    fn publish(&self) {
+        for (outcome, counts) in [("forwarded", &self.forwarded), ("refused", &self.refused)] {
+            for kind in KINDS {
+                counter!("pgward_statements_total", "kind" => kind.as_str(), "outcome" => outcome)
+                    .absolute(counts[kind as usize].value());
+            }
+        }
+        for (direction, bytes) in [("to_servers", &self.bytes_to_servers), ("to_clients", &self.bytes_to_clients)] {
+            counter!("pgward_bytes_total", "direction" => direction).absolute(bytes.value());
+        }
     }
 
     fn handle(&self) -> PrometheusHandle {
@@ -164,7 +177,6 @@ impl Default for Metrics {
 fn describe() {
     describe_counter!("pgward_statements_total", "Statements decided, by kind and outcome");
     describe_counter!("pgward_refusals_total", "Statements refused, by SQLSTATE");
-    describe_histogram!("pgward_decision_seconds", "Time of one routing decision");
     describe_histogram!("pgward_wait_seconds", "Wait for a server, by pool and class");
     describe_gauge!("pgward_clients", "Clients connected");
     describe_counter!("pgward_logins_total", "Logins, by outcome");
