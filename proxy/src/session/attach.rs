@@ -10,7 +10,7 @@ use pgward_config::Class;
 use pgward_pools::{AcquireError, Lease, Node, Settings};
 use pgward_router::decide::Ask;
 use pgward_router::{Evidence, Kind, Pin};
-use pgward_wire::{PgError, frame, frontend, tag::backend as tag};
+use pgward_wire::{PgError, TxStatus, frame, frontend, tag::backend as tag};
 use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
 
 use super::route::Pending;
@@ -102,34 +102,55 @@ impl Session {
         need: Need,
         failed: &[usize],
     ) -> Result<(), Setup> {
-        self.work.expects.clear();
-        self.work.to_server.clear();
-        self.work.from_server.clear();
-        (self.work.passing, self.work.emitted) = (0, 0);
+        self.work.begin_server();
         let describe_only = need == Need::Describe;
-        let steps = match &self.tx {
-            Tx::Opening(Opening { texts, begin, .. }) => !describe_only && texts.len() > *begin,
-            _ => false,
-        };
+        let steps = !describe_only && self.opens_with_steps();
         self.bring_to_settings(&mut lease, &node, steps).await?;
-        if !describe_only && let Tx::Opening(Opening { texts, .. }) = &self.tx {
-            if steps {
-                // Savepoints and parameters may fail: the statement must not run without them.
-                let lost = |error: std::io::Error| {
-                    Setup::Lost(errors::server_gone(node.id.as_str(), &error.to_string(), false))
-                };
-                let texts = String::from_utf8_lossy(texts).into_owned();
-                if let Some(error) = self.ask_in_time(&mut lease, &texts).await.map_err(lost)? {
-                    if let Tx::Opening(opening) = &mut self.tx {
-                        opening.failed = true;
-                    }
-                    return Err(Setup::Refused(error));
+        if steps && let Tx::Opening(Opening { texts, .. }) = &self.tx {
+            // Savepoints and parameters may fail: the statement must not run without them.
+            let lost =
+                |error: std::io::Error| Setup::Lost(errors::server_gone(node.id.as_str(), &error.to_string(), false));
+            let texts = String::from_utf8_lossy(texts).into_owned();
+            if let Some(error) = self.ask_in_time(&mut lease, &texts).await.map_err(lost)? {
+                if let Tx::Opening(opening) = &mut self.tx {
+                    opening.failed = true;
                 }
-            } else {
-                frontend::put_query(&mut self.work.to_server, texts);
-                self.work.expects.push_back(Expect::SilentQuery { opens: true });
+                return Err(Setup::Refused(error));
             }
-            self.tx = Tx::Open(pgward_wire::TxStatus::InTransaction);
+            self.tx = Tx::Open(TxStatus::InTransaction);
+        }
+        self.install(lease, node, way, describe_only, failed);
+        Ok(())
+    }
+
+    /// Whether the transaction has more than its BEGIN to tell to its server.
+    fn opens_with_steps(&self) -> bool {
+        matches!(&self.tx, Tx::Opening(Opening { texts, begin, .. }) if texts.len() > *begin)
+    }
+
+    /// Attaches the server of the decision at hand without waiting for anything: `false` when that cannot be, and the
+    /// long way must be taken. Most statements find an idle server that knows the session's parameters.
+    pub(super) fn attach_at_once(&mut self) -> bool {
+        if !self.settings_accepted || self.opens_with_steps() {
+            return false;
+        }
+        let Ok(way) = self.way(Need::Run, &[]) else { return false };
+        let node = Arc::clone(&self.state.fleet.shard(way.pin.shard)[way.pin.node]);
+        let Some(mut lease) = node.try_acquire(way.pin.pool, way.class, &self.user().server_role) else { return false };
+        self.work.begin_server();
+        if !Settings::same(&lease.memory.settings, &self.settings) {
+            self.send_settings(&mut lease);
+        }
+        self.install(lease, node, &way, false, &[]);
+        true
+    }
+
+    /// The session works with this server from now on; it is told BEGIN where the client has begun.
+    fn install(&mut self, mut lease: Lease, node: Arc<Node>, way: &Way, describe_only: bool, failed: &[usize]) {
+        if !describe_only && let Tx::Opening(Opening { texts, .. }) = &self.tx {
+            frontend::put_query(&mut self.work.to_server, texts);
+            self.work.expects.push_back(Expect::SilentQuery { opens: true });
+            self.tx = Tx::Open(TxStatus::InTransaction);
             // A simple Query destroys the unnamed statement.
             lease.memory.unnamed = None;
         }
@@ -145,12 +166,21 @@ impl Session {
             failed: failed.to_vec(),
             sent: Instant::now(),
             timed: false,
-            ready: Some(pgward_wire::TxStatus::Idle),
+            ready: Some(TxStatus::Idle),
         });
         if describe_only {
             self.emit();
         }
-        Ok(())
+    }
+
+    /// Parameters that some server has accepted before go ahead of the statement in the same write.
+    fn send_settings(&mut self, lease: &mut Lease) {
+        let mut sql = String::new();
+        settings::difference(&lease.memory.settings, &self.settings, &mut sql);
+        settings::put(&mut self.work.to_server, &sql);
+        self.work.expects.push_back(Expect::SilentQuery { opens: false });
+        lease.memory.unnamed = None;
+        lease.memory.settings = Arc::clone(&self.settings);
     }
 
     /// A step of the proxy's own, which a server that is well does at once.
@@ -165,20 +195,18 @@ impl Session {
         if Settings::same(&lease.memory.settings, &self.settings) {
             return Ok(());
         }
-        lease.memory.unnamed = None;
+        if self.settings_accepted && !alone {
+            self.send_settings(lease);
+            return Ok(());
+        }
         let mut sql = String::new();
         settings::difference(&lease.memory.settings, &self.settings, &mut sql);
-        if self.settings_accepted && !alone {
-            settings::put(&mut self.work.to_server, &sql);
-            self.work.expects.push_back(Expect::SilentQuery { opens: false });
-        } else {
-            let lost =
-                |error: std::io::Error| Setup::Lost(errors::server_gone(node.id.as_str(), &error.to_string(), false));
-            if let Some(error) = self.ask_in_time(lease, &sql).await.map_err(lost)? {
-                return Err(Setup::Refused(error));
-            }
-            self.settings_accepted = true;
+        let lost =
+            |error: std::io::Error| Setup::Lost(errors::server_gone(node.id.as_str(), &error.to_string(), false));
+        if let Some(error) = self.ask_in_time(lease, &sql).await.map_err(lost)? {
+            return Err(Setup::Refused(error));
         }
+        self.settings_accepted = true;
         lease.memory.settings = Arc::clone(&self.settings);
         Ok(())
     }

@@ -171,7 +171,7 @@ impl Session {
             Ok(_) if describer => Some(self.leave_describer()),
             Ok(pending) => {
                 self.pending = Some(pending);
-                self.attached.is_none().then_some(Step::Attach(Need::Run))
+                (self.attached.is_none() && !self.attach_at_once()).then_some(Step::Attach(Need::Run))
             }
             Err(error) => {
                 self.refuse(&error, false);

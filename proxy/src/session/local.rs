@@ -155,6 +155,10 @@ impl Session {
             self.record_refusal(&refusal, &Asked::default());
             return Err(errors::refusal(&refusal));
         }
+        if let (Action::Set(setting), Tx::Opening(opening)) = (action, &mut self.tx) {
+            // It may ask for what a replica cannot do.
+            opening.read_only &= !setting.name.starts_with("transaction_");
+        }
         for effect in self.effects(analysed, sql, &NoParams).into_iter().flatten() {
             self.note(Event::Done(effect));
         }

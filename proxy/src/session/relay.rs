@@ -111,10 +111,9 @@ impl Session {
         }
         loop {
             let mut progress = false;
-            match self.write_client(cx) {
-                Poll::Ready(Ok(wrote)) => progress |= wrote,
-                Poll::Ready(Err(_)) => return Poll::Ready(Wake::ClientGone),
-                Poll::Pending => {}
+            // A write alone makes nothing else possible that is not tried below anyway.
+            if let Poll::Ready(Err(_)) = self.write_client(cx) {
+                return Poll::Ready(Wake::ClientGone);
             }
             if self.attached.is_some() {
                 match self.poll_server(cx) {
@@ -163,7 +162,6 @@ impl Session {
 
     /// Writes to the server what waits for it, and hears what it says. `Ready(None)`: there was progress.
     fn poll_server(&mut self, cx: &mut Context<'_>) -> Poll<Option<Wake>> {
-        let mut progress = false;
         if let Some(receipt) = &mut self.receipt {
             let durable = ready!(Pin::new(receipt).poll(cx));
             self.receipt = None;
@@ -171,24 +169,20 @@ impl Session {
                 return Poll::Ready(Some(Wake::NotRecorded(errors::audit(&error))));
             }
         }
-        let Some(attached) = &mut self.attached else { return Poll::Pending };
         while !self.work.to_server.is_empty() {
+            let Some(attached) = &mut self.attached else { return Poll::Pending };
             match Pin::new(&mut attached.lease.stream).poll_write(cx, &self.work.to_server) {
                 Poll::Ready(Ok(n)) => self.work.to_server.advance(n),
                 // What the server said before it closed explains more than the failed write.
                 Poll::Ready(Err(_)) => self.work.to_server.clear(),
                 Poll::Pending => break,
             }
-            progress = true;
-        }
-        if self.client.out.is_empty() {
-            match self.read_server(cx) {
-                Poll::Ready(Some(wake)) => return Poll::Ready(Some(wake)),
-                Poll::Ready(None) => progress = true,
-                Poll::Pending => {}
+            // The answer may have come before all was written: COPY rows behind an error.
+            if self.is_answered() {
+                return Poll::Ready(Some(Wake::Answered));
             }
         }
-        if progress { Poll::Ready(None) } else { Poll::Pending }
+        if self.client.out.is_empty() { self.read_server(cx) } else { Poll::Pending }
     }
 
     fn read_server(&mut self, cx: &mut Context<'_>) -> Poll<Option<Wake>> {

@@ -168,7 +168,9 @@ impl Session {
                 Transaction::Opening { read_only: false }
             }
             // A session that keeps its server may write later: it begins on a primary.
-            Transaction::None if self.pool_mode() == PoolMode::Session => Transaction::Opening { read_only: false },
+            Transaction::None | Transaction::Opening { .. } if self.pool_mode() == PoolMode::Session => {
+                Transaction::Opening { read_only: false }
+            }
             transaction => transaction,
         };
         Facts { listener: self.listener(), user: self.user(), class: self.class(), transaction }

@@ -62,6 +62,11 @@ impl Session {
             Ok(pending) if self.attached.is_some() => Ok(self.run_query(sql, pending)),
             Ok(pending) => {
                 self.pending = Some(pending);
+                if self.attach_at_once()
+                    && let Some(pending) = self.pending.take()
+                {
+                    return Ok(self.run_query(sql, pending));
+                }
                 Ok(Step::Attach(Need::Run))
             }
             Err(error) => {
@@ -126,6 +131,8 @@ impl Session {
 
     fn effect(&self, action: &Action, analysed: &Analysed, sql: &[u8]) -> Effect {
         match action {
+            // These end with their transaction, whichever way they are set.
+            Action::Set(setting) if setting.name.starts_with("transaction_") => Effect::None,
             Action::Set(setting) if !setting.local => {
                 let values = self.state.analyser.setting(analysed, setting, sql);
                 let value = (!values.is_empty())

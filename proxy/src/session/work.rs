@@ -185,6 +185,14 @@ impl Work {
         self.answered = false;
     }
 
+    /// Forgets all that was between the session and a server before; the ops stay, to be said to the next.
+    pub(crate) fn begin_server(&mut self) {
+        self.expects.clear();
+        self.to_server.clear();
+        self.from_server.clear();
+        (self.passing, self.emitted) = (0, 0);
+    }
+
     /// Forgets what was said to the server, the segment going on.
     pub(crate) fn forget_emitted(&mut self) {
         self.ops.clear();
