@@ -53,12 +53,13 @@ impl Proxy {
         let catalogs = live_catalog(&self.control, &config).await;
         let state = State::new(Arc::clone(&config), &catalogs.found, Some(&old)).map_err(refused)?;
         let changes = pgward_config::diff(&old.config, &config);
-        self.listen(&config.listeners).await.map_err(refused)?;
+        let bound = self.bind_new(&config.listeners).map_err(refused)?;
         state.fleet.start(&self.data, &self.control);
         // Nodes are used when a probe has found them up: those of a new shard are looked at before anybody asks for it.
         // One that does not answer in time is left to its probes.
         let _ = tokio::time::timeout(PATIENCE, state.fleet.settled()).await;
         self.shared.state.store(Arc::new(state));
+        self.accept_from(bound, &config.listeners);
         let mut text = match changes.is_empty() {
             true => format!("reloaded {}: nothing has changed", self.config_path.display()),
             false => format!("reloaded {}\n  {}", self.config_path.display(), changes.join("\n  ")),

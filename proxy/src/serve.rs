@@ -53,6 +53,13 @@ pub(crate) struct Proxy {
     stop: watch::Sender<bool>,
 }
 
+/// A listener that is bound and accepts nobody yet.
+pub(crate) struct Bound {
+    name: Arc<str>,
+    address: SocketAddr,
+    socket: TcpListener,
+}
+
 struct Listening {
     address: SocketAddr,
     task: JoinHandle<()>,
@@ -139,7 +146,7 @@ async fn serve(config: Arc<Config>, path: &Path, data: Handle, control: Handle) 
         listening: Mutex::default(),
         stop,
     });
-    proxy.listen(&config.listeners).await?;
+    proxy.accept_from(proxy.bind_new(&config.listeners)?, &config.listeners);
     let _control_socket = proxy.start_control(&config)?;
     proxy.start_http(&config).await?;
     proxy.start_chores(catalog.complete);
@@ -150,18 +157,26 @@ async fn serve(config: Arc<Config>, path: &Path, data: Handle, control: Handle) 
 }
 
 impl Proxy {
-    /// Opens listeners that are not open yet and closes those that are not in the list. A listener that cannot be
-    /// opened is an error, and then none was changed.
-    pub(crate) async fn listen(&self, listeners: &[Listener]) -> anyhow::Result<()> {
-        let mut opened = Vec::new();
-        for listener in listeners {
-            let open = self.listening.lock().get(&listener.name).map(|open| open.address);
-            if open != Some(listener.address) {
-                let socket = bind(listener.address)
-                    .with_context(|| format!("listener \"{}\" cannot listen on {}", listener.name, listener.address))?;
-                opened.push((Arc::clone(&listener.name), listener.address, socket));
-            }
-        }
+    /// Binds the listeners that are not open yet. Nobody is accepted before [`Proxy::accept_from`], so that the state
+    /// that knows a listener is in force before its first client.
+    ///
+    /// # Errors
+    /// One of them cannot be bound; then none is.
+    pub(crate) fn bind_new(&self, listeners: &[Listener]) -> anyhow::Result<Vec<Bound>> {
+        let listening = self.listening.lock();
+        let is_new =
+            |listener: &&Listener| listening.get(&listener.name).is_none_or(|open| open.address != listener.address);
+        let _data = self.data.enter();
+        let bind = |listener: &Listener| {
+            let socket = bind(listener.address)
+                .with_context(|| format!("listener \"{}\" cannot listen on {}", listener.name, listener.address))?;
+            Ok(Bound { name: Arc::clone(&listener.name), address: listener.address, socket })
+        };
+        listeners.iter().filter(is_new).map(bind).collect()
+    }
+
+    /// Accepts from these, and closes the listeners that are not in the list any more.
+    pub(crate) fn accept_from(&self, bound: Vec<Bound>, listeners: &[Listener]) {
         let mut listening = self.listening.lock();
         listening.retain(|name, open| {
             let stays = listeners.iter().any(|listener| listener.name == *name && listener.address == open.address);
@@ -170,11 +185,10 @@ impl Proxy {
             }
             stays
         });
-        for (name, address, socket) in opened {
+        for Bound { name, address, socket } in bound {
             let task = self.data.spawn(accept(Arc::clone(&self.shared), Arc::clone(&name), socket, self.data.clone()));
             listening.insert(name, Listening { address, task });
         }
-        Ok(())
     }
 
     fn start_control(self: &Arc<Self>, config: &Config) -> anyhow::Result<Arc<Control>> {

@@ -340,18 +340,9 @@ fn transaction(open: Transaction, analysed: &Analysed) -> Transaction {
 
 /// What only changes the session or marks its transaction.
 fn of_session(action: &Action) -> bool {
-    matches!(
-        action,
-        Action::Begin { .. }
-            | Action::Commit { .. }
-            | Action::Rollback { .. }
-            | Action::Savepoint
-            | Action::Release
-            | Action::RollbackTo
-            | Action::SetTransaction { .. }
-            | Action::Discard { all: true }
-            | Action::Deallocate(_)
-    ) || matches!(action, Action::Set(Setting { name, .. }) | Action::Reset(Some(name)) | Action::Show(name)
+    action.is_transaction_control()
+        || matches!(action, Action::Discard { all: true } | Action::Deallocate(_))
+        || matches!(action, Action::Set(Setting { name, .. }) | Action::Reset(Some(name)) | Action::Show(name)
         if name.starts_with("pgward."))
 }
 

@@ -177,6 +177,22 @@ pub enum Action {
     Pins,
 }
 
+impl Action {
+    /// Only opens, marks or ends a transaction: it decides nothing and touches no row.
+    pub fn is_transaction_control(&self) -> bool {
+        matches!(
+            self,
+            Self::Begin { .. }
+                | Self::Commit { .. }
+                | Self::Rollback { .. }
+                | Self::Savepoint
+                | Self::Release
+                | Self::RollbackTo
+                | Self::SetTransaction { .. }
+        )
+    }
+}
+
 /// A `SET` of one run-time parameter.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Setting {

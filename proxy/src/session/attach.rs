@@ -193,6 +193,8 @@ impl Session {
     /// first, so that a statement never runs without them.
     async fn bring_to_settings(&mut self, lease: &mut Lease, node: &Node, alone: bool) -> Result<(), Setup> {
         if Settings::same(&lease.memory.settings, &self.settings) {
+            // This server has accepted them, from another session.
+            self.settings_accepted = true;
             return Ok(());
         }
         if self.settings_accepted && !alone {

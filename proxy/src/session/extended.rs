@@ -74,22 +74,11 @@ impl Session {
 
     /// Statements whose Parse no server needs to see: PostgreSQL's parser has accepted them, and they name nothing.
     fn answers_parse(&self, statement: &Prepared) -> bool {
-        let action = first_action(statement);
-        let control = matches!(
-            action,
-            Some(
-                Action::Begin { .. }
-                    | Action::Commit { .. }
-                    | Action::Rollback { .. }
-                    | Action::Savepoint
-                    | Action::Release
-                    | Action::RollbackTo
-                    | Action::SetTransaction { .. }
-                    | Action::Discard { .. }
-                    | Action::Deallocate(_)
-            )
-        );
-        control || action.is_some_and(|action| self.is_proxys_own(action))
+        first_action(statement).is_some_and(|action| {
+            action.is_transaction_control()
+                || matches!(action, Action::Discard { .. } | Action::Deallocate(_))
+                || self.is_proxys_own(action)
+        })
     }
 
     /// The statement that the client calls so.

@@ -78,7 +78,7 @@ impl Session {
             repeatable: false,
         };
         let on_server = matches!(self.transaction(), Transaction::Pinned(_));
-        if on_server && analysed.shape.statements.iter().all(|statement| is_control(&statement.action)) {
+        if on_server && analysed.shape.statements.iter().all(|statement| statement.action.is_transaction_control()) {
             return Ok(pending);
         }
         match self.decisions(analysed, sql, params, &[], &mut pending) {
@@ -333,21 +333,6 @@ impl Session {
             self.shared.metrics.audit_failures.increment(1);
         }
     }
-}
-
-/// Statements that decide nothing: they end or mark the transaction that is open, or move in a cursor that was decided
-/// about when it was declared.
-fn is_control(action: &Action) -> bool {
-    matches!(
-        action,
-        Action::Begin { .. }
-            | Action::Commit { .. }
-            | Action::Rollback { .. }
-            | Action::Savepoint
-            | Action::Release
-            | Action::RollbackTo
-            | Action::SetTransaction { .. }
-    )
 }
 
 fn place(whence: Whence) -> Place {
