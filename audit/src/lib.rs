@@ -11,6 +11,7 @@
 
 mod error;
 mod file;
+mod gather;
 mod json;
 mod log;
 mod patient;

@@ -1,6 +1,8 @@
 //! The log as the proxy sees it: appends from any thread, one thread behind for what must not wait in a session.
 
+use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::Poll;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -121,6 +123,24 @@ impl AuditLog {
         receipt
     }
 
+    /// While this is awaited, records of policy `written` that are appended in one turn of the awaiting runtime's run
+    /// queue are written by one write(2), and their [receipts](Receipt) are pending until then. To be spawned on a
+    /// runtime whose one thread runs all sessions: on several threads they would wait for each other.
+    ///
+    /// Never ends; when it is dropped, records are written one by one again.
+    pub async fn gather(&self) {
+        let _end = EndOfGather(&self.shared);
+        poll_fn(|cx| {
+            let mut state = self.shared.state.lock();
+            if state.policy == AuditPolicy::Written {
+                state.gather.set_writer(Some(cx.waker()));
+                state.write_turn(SystemTime::now());
+            }
+            Poll::Pending
+        })
+        .await
+    }
+
     /// Writes and syncs everything that was appended before.
     ///
     /// # Errors
@@ -157,6 +177,16 @@ impl AuditLog {
             spooled_bytes,
             lost: state.outage().map_or(0, |outage| outage.lost),
         }
+    }
+}
+
+struct EndOfGather<'a>(&'a Shared);
+
+impl Drop for EndOfGather<'_> {
+    fn drop(&mut self) {
+        let mut state = self.0.state.lock();
+        state.gather.set_writer(None);
+        state.write_turn(SystemTime::now());
     }
 }
 

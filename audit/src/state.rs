@@ -14,6 +14,7 @@ use pgward_config::AuditPolicy;
 
 use crate::error::AuditError;
 use crate::file::{Found, Sink};
+use crate::gather::Gather;
 use crate::json;
 use crate::receipt::{Group, Pending, Receipt};
 use crate::record::{Event, EventKind};
@@ -60,8 +61,10 @@ pub(crate) struct State {
     /// Policy `buffered`: lines that have numbers but are not in the file yet.
     pub(crate) buffer: Vec<u8>,
     buffered: u64,
+    /// Policy `written`: lines that have numbers and wait for their turn's one write.
+    pub(crate) gather: Gather,
     /// Policy `synced`: lines in the file that may not be on disk yet.
-    unsynced: Unsynced,
+    unsynced: Lines,
     pub(crate) group: Option<Arc<Group>>,
     /// The log is being dropped.
     pub(crate) stop: bool,
@@ -73,10 +76,12 @@ pub(crate) struct State {
     notes: Vec<String>,
 }
 
+/// Whole lines with what each is to the log.
 #[derive(Debug, Default)]
-struct Unsynced {
-    bytes: Vec<u8>,
-    lines: Vec<(usize, Claim)>,
+pub(crate) struct Lines {
+    pub(crate) bytes: Vec<u8>,
+    /// The length of each.
+    pub(crate) lines: Vec<(usize, Claim)>,
 }
 
 /// The time since the file could not be written.
@@ -122,7 +127,8 @@ impl State {
             line: Vec::with_capacity(4096),
             buffer: Vec::new(),
             buffered: 0,
-            unsynced: Unsynced::default(),
+            gather: Gather::default(),
+            unsynced: Lines::default(),
             group: None,
             stop: false,
             epoch: 0,
@@ -141,19 +147,29 @@ impl State {
         encode: impl FnOnce(&mut Vec<u8>, &[u8]),
     ) -> Result<Receipt, AuditError> {
         let ready = self.ready(now);
+        if ready.is_ok() && claim != Claim::Event && self.gather.is_for(self.next_seq) {
+            return Ok(self.append_to_turn(claim, now, encode));
+        }
+        self.write_turn(now);
         let mut line = std::mem::take(&mut self.line);
         line.clear();
-        line.extend_from_slice(b"{\"seq\":");
-        json::integer(&mut line, self.next_seq);
-        let body = line.len();
-        encode(&mut line, self.head.at(now));
-        line.extend_from_slice(b"}\n");
+        let body = self.encode(&mut line, now, encode);
         let receipt = match ready.and_then(|()| self.commit(&line, claim, now)) {
             Ok(receipt) => Ok(receipt),
             Err(error) => self.hold(&line[body..line.len() - 2], claim, error),
         };
         self.line = line;
         receipt
+    }
+
+    /// Makes a line behind what is in `out`; where its body, which is what stands behind the number, begins.
+    fn encode(&mut self, out: &mut Vec<u8>, now: SystemTime, encode: impl FnOnce(&mut Vec<u8>, &[u8])) -> usize {
+        out.extend_from_slice(b"{\"seq\":");
+        json::integer(out, self.next_seq);
+        let body = out.len();
+        encode(out, self.head.at(now));
+        out.extend_from_slice(b"}\n");
+        body
     }
 
     /// Ends an outage and rotates, where due.
@@ -221,6 +237,39 @@ impl State {
         self.torn = written > 0 && self.sink.truncate(self.committed).is_err();
     }
 
+    // Policy `written`, by turns
+
+    fn append_to_turn(
+        &mut self,
+        claim: Claim,
+        now: SystemTime,
+        encode: impl FnOnce(&mut Vec<u8>, &[u8]),
+    ) -> Receipt {
+        let mut bytes = std::mem::take(self.gather.bytes());
+        let start = bytes.len();
+        self.encode(&mut bytes, now, encode);
+        *self.gather.bytes() = bytes;
+        self.next_seq += 1;
+        let receipt = self.gather.note(start, claim);
+        if self.gather.is_full() {
+            self.write_turn(now);
+        }
+        receipt
+    }
+
+    /// Writes what the turn has gathered and answers those who wait for it. When it cannot be written no trace of it is
+    /// left: ordinary statements are refused, emergencies go to the spool.
+    pub(crate) fn write_turn(&mut self, now: SystemTime) {
+        let Some((lines, group)) = self.gather.take() else { return };
+        let outcome = self.put(&lines.bytes, now);
+        if outcome.is_err() {
+            self.next_seq -= lines.lines.len() as u64;
+            self.spool_emergencies(&lines);
+        }
+        self.gather.reuse(lines);
+        group.complete(outcome);
+    }
+
     // Failing and healing
 
     fn fail(&mut self, doing: &'static str, error: io::Error, now: SystemTime) -> AuditError {
@@ -269,10 +318,7 @@ impl State {
         let detail = outage.story();
         let event = own_event(&detail);
         let mut line = Vec::new();
-        line.extend_from_slice(b"{\"seq\":");
-        json::integer(&mut line, self.next_seq);
-        event.encode(&mut line, self.head.at(now));
-        line.extend_from_slice(b"}\n");
+        self.encode(&mut line, now, |out, head| event.encode(out, head));
         self.put(&line, now)?;
         self.next_seq += 1;
         if self.policy == AuditPolicy::Synced {
@@ -315,6 +361,7 @@ impl State {
 
     /// Writes the buffer; it is kept when that fails.
     pub(crate) fn flush(&mut self, now: SystemTime) -> Result<(), AuditError> {
+        self.write_turn(now);
         self.ready(now)?;
         self.write_buffer(now)
     }
@@ -369,7 +416,7 @@ impl State {
         }
         match (self.sink.syncer())() {
             Ok(()) => {
-                self.unsynced = Unsynced::default();
+                self.unsynced = Lines::default();
                 self.epoch += 1;
                 if let Some(group) = self.group.take() {
                     group.complete(Ok(()));
@@ -392,15 +439,20 @@ impl State {
         self.next_seq -= unsynced.lines.len() as u64;
         self.committed -= unsynced.bytes.len() as u64;
         self.torn = self.sink.truncate(self.committed).is_err();
-        let bodies = unsynced.emergencies();
+        self.spool_emergencies(&unsynced);
+        if let Some(group) = self.group.take() {
+            group.complete(Err(error.clone()));
+        }
+    }
+
+    /// Lines that had numbers and have none any more: those of emergencies are the oldest that wait in memory.
+    fn spool_emergencies(&mut self, lines: &Lines) {
+        let bodies = lines.emergencies();
         let held = bodies.len() as u64;
         let lost = self.spool.push_front(bodies);
         if let Some(outage) = &mut self.outage {
             outage.held += held - lost;
             outage.lost += lost;
-        }
-        if let Some(group) = self.group.take() {
-            group.complete(Err(error.clone()));
         }
     }
 
@@ -410,6 +462,7 @@ impl State {
         if self.rotate_retry.is_some_and(|at| Instant::now() < at) {
             return Ok(());
         }
+        self.write_turn(now);
         self.settle(now)?;
         match self.sink.rotate(self.first_seq) {
             Ok(()) => {
@@ -468,6 +521,7 @@ impl State {
 
     /// Once a second: heals, looks after the file, says what there is to say.
     pub(crate) fn tick(&mut self, now: SystemTime) {
+        self.write_turn(now);
         // Failures are kept in `outage`; the next tick tries again.
         if self.outage.is_none() || self.heal(now).is_ok() {
             let _ = self.look(now);
@@ -491,7 +545,12 @@ impl State {
     }
 }
 
-impl Unsynced {
+impl Lines {
+    pub(crate) fn clear(&mut self) {
+        self.bytes.clear();
+        self.lines.clear();
+    }
+
     fn push(&mut self, line: &[u8], claim: Claim) {
         self.bytes.extend_from_slice(line);
         self.lines.push((line.len(), claim));

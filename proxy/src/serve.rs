@@ -135,6 +135,10 @@ async fn serve(config: Arc<Config>, path: &Path, data: Handle, control: Handle) 
         statements: Statements::default(),
         mock_secret,
     });
+    if config.proxy.workers <= 1 {
+        let shared = Arc::clone(&shared);
+        data.spawn(async move { shared.audit.gather().await });
+    }
     let (stop, stopped) = watch::channel(false);
     let proxy = Arc::new(Proxy {
         shared,
