@@ -20,7 +20,7 @@ pub(crate) fn escaped(out: &mut Vec<u8>, text: &str) {
 }
 
 /// Whether all bytes are [`plain`], asked of eight at a time: most strings here are two or three words long.
-fn is_plain(bytes: &[u8]) -> bool {
+pub(crate) fn is_plain(bytes: &[u8]) -> bool {
     let (words, rest) = bytes.as_chunks::<8>();
     let special = words.iter().fold(0, |special, word| special | special_bytes(u64::from_le_bytes(*word)));
     match (special, rest.is_empty(), bytes.last_chunk::<8>()) {

@@ -26,4 +26,4 @@ pub use error::AuditError;
 pub use log::{AuditLog, Status};
 pub use patient::PatientHash;
 pub use receipt::{Pending, Receipt};
-pub use record::{Candidate, Event, EventKind, Outcome, Place, Record, Who};
+pub use record::{Candidate, Event, EventKind, NodeName, Outcome, Place, Record, Who};

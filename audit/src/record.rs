@@ -33,6 +33,16 @@ macro_rules! word {
     };
 }
 
+/// A field whose value is a hash of ours in hexadecimal digits.
+macro_rules! hash {
+    ($out:ident, $name:literal, $value:expr) => {
+        debug_assert!(json::is_plain($value.as_bytes()), "a hash has nothing to escape");
+        $out.extend_from_slice(concat!(",\"", $name, "\":\"").as_bytes());
+        $out.extend_from_slice($value.as_bytes());
+        $out.push(b'"');
+    };
+}
+
 /// Who asks and from where: what every record of one session has in common, encoded once when the session begins.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Who {
@@ -55,6 +65,33 @@ impl Who {
     }
 }
 
+/// A node as records name it, encoded once when the configuration is put in force.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeName {
+    /// As the target, by [`PoolKind::index`].
+    targets: [Box<[u8]>; 4],
+    /// As a candidate, up to its score.
+    candidate: Box<[u8]>,
+}
+
+impl NodeName {
+    /// The node of this id in the shard of that id.
+    pub fn new(shard: &str, node: &str) -> Self {
+        let target = |pool: PoolKind| {
+            let mut json = Vec::with_capacity(128);
+            let out = &mut json;
+            text!(out, "shard", shard);
+            text!(out, "node", node);
+            word!(out, "pool", pool.as_str());
+            json.into()
+        };
+        let mut candidate = b"{\"node\":".to_vec();
+        json::string(&mut candidate, node);
+        candidate.extend_from_slice(key!("score"));
+        Self { targets: PoolKind::ALL.map(target), candidate: candidate.into() }
+    }
+}
+
 /// One decision about one statement. All fields are borrowed from the session.
 #[derive(Clone, Copy, Debug)]
 pub struct Record<'a> {
@@ -66,7 +103,7 @@ pub struct Record<'a> {
     pub kind: &'static str,
     /// Class in force. A record of class emergency is never refused: see [`AuditLog::append`](crate::AuditLog::append).
     pub class: Class,
-    /// Fingerprint of the statement's shape.
+    /// Fingerprint of the statement's shape: letters and digits only.
     pub fingerprint: &'a str,
     /// The patients, as hashes.
     pub patients: &'a [PatientHash],
@@ -74,19 +111,15 @@ pub struct Record<'a> {
     pub evidence: &'a [Place],
     /// Home region of the patients.
     pub home: Option<&'a str>,
-    /// Target shard.
-    pub shard: Option<&'a str>,
-    /// Target node.
-    pub node: Option<&'a str>,
-    /// Target pool.
-    pub pool: Option<PoolKind>,
+    /// Target node, and its pool.
+    pub target: Option<(&'a NodeName, PoolKind)>,
     /// The nodes that were considered.
     pub candidates: &'a [Candidate<'a>],
     /// What became of the statement.
     pub outcome: Outcome<'a>,
     /// Time that the decision took.
     pub decision_time: Duration,
-    /// Hash of the configuration in force.
+    /// Hash of the configuration in force: letters and digits only.
     pub config: &'a str,
 }
 
@@ -104,8 +137,8 @@ pub enum Place {
 /// A node that was considered.
 #[derive(Clone, Copy, Debug)]
 pub struct Candidate<'a> {
-    /// Its id.
-    pub node: &'a str,
+    /// It.
+    pub node: &'a NodeName,
     /// Its score.
     pub score: f32,
     /// Why it could not serve (`down`, `lag`, `failed`).
@@ -191,7 +224,7 @@ impl Record<'_> {
         out.extend_from_slice(if self.transaction { b",\"transaction\":true" } else { b",\"transaction\":false" });
         word!(out, "kind", self.kind);
         word!(out, "class", self.class.as_str());
-        text!(out, "fingerprint", self.fingerprint);
+        hash!(out, "fingerprint", self.fingerprint);
         out.extend_from_slice(key!("patients"));
         list(out, self.patients, |out, hash| {
             out.push(b'"');
@@ -203,21 +236,15 @@ impl Record<'_> {
         if let Some(home) = self.home {
             text!(out, "home", home);
         }
-        if let Some(shard) = self.shard {
-            text!(out, "shard", shard);
-        }
-        if let Some(node) = self.node {
-            text!(out, "node", node);
-        }
-        if let Some(pool) = self.pool {
-            word!(out, "pool", pool.as_str());
+        if let Some((node, pool)) = self.target {
+            out.extend_from_slice(&node.targets[pool.index()]);
         }
         out.extend_from_slice(key!("candidates"));
         list(out, self.candidates, |out, candidate| candidate.encode(out));
         self.outcome.encode(out);
         out.extend_from_slice(key!("decision_us"));
         json::micros(out, self.decision_time);
-        text!(out, "config", self.config);
+        hash!(out, "config", self.config);
     }
 }
 
@@ -255,9 +282,7 @@ impl Place {
 
 impl Candidate<'_> {
     fn encode(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(b"{\"node\":\"");
-        json::escaped(out, self.node);
-        out.extend_from_slice(b"\",\"score\":");
+        out.extend_from_slice(&self.node.candidate);
         json::two_decimals(out, self.score);
         if let Some(why) = self.passed_over {
             word!(out, "passed_over", why);
@@ -308,7 +333,7 @@ mod tests {
         serde_json::from_slice(&line).unwrap()
     }
 
-    fn record<'a>(who: &'a Who, outcome: Outcome<'a>) -> Record<'a> {
+    fn record<'a>(who: &'a Who, nodes: &'a [NodeName], outcome: Outcome<'a>) -> Record<'a> {
         Record {
             who,
             transaction: true,
@@ -318,13 +343,8 @@ mod tests {
             patients: const { &[*b"0123456789abcdef0123456789abcdef"] },
             evidence: &[Place::Literal(123), Place::Param(1), Place::CopyRow(5)],
             home: Some("us-east"),
-            shard: Some("us-east-patients"),
-            node: Some("us-east-patients/replica-1"),
-            pool: Some(PoolKind::ReadOnly),
-            candidates: &[
-                Candidate { node: "a", score: 1.25, passed_over: None },
-                Candidate { node: "b", score: f32::NAN, passed_over: Some("down") },
-            ],
+            target: Some((&nodes[0], PoolKind::ReadOnly)),
+            candidates: &[],
             outcome,
             decision_time: Duration::from_nanos(1_500),
             config: "abcd",
@@ -334,7 +354,13 @@ mod tests {
     #[test]
     fn forwarded_record_has_every_field() {
         let who = Who::new(7, "dr\"w\n", "10.0.0.1:5000", "general", "us-east-1");
-        let record = record(&who, Outcome::Forwarded { reason: "best_replica", permit: "home region" });
+        let nodes = ["us-east-patients/replica-1", "b\"\\"].map(|node| NodeName::new("us-east-patients", node));
+        let candidates = [
+            Candidate { node: &nodes[0], score: 1.25, passed_over: None },
+            Candidate { node: &nodes[1], score: f32::NAN, passed_over: Some("down") },
+        ];
+        let outcome = Outcome::Forwarded { reason: "best_replica", permit: "home region" };
+        let record = Record { candidates: &candidates, ..record(&who, &nodes, outcome) };
         let mut body = Vec::new();
         record.encode(&mut body, json::Head::new("pgward-1").at(SystemTime::UNIX_EPOCH));
         assert_eq!(
@@ -346,7 +372,10 @@ mod tests {
                 "patients": ["0123456789abcdef0123456789abcdef"], "evidence": ["literal@123", "$1", "copy row 5"],
                 "home": "us-east", "shard": "us-east-patients", "node": "us-east-patients/replica-1",
                 "pool": "readonly",
-                "candidates": [{"node": "a", "score": 1.25}, {"node": "b", "score": null, "passed_over": "down"}],
+                "candidates": [
+                    {"node": "us-east-patients/replica-1", "score": 1.25},
+                    {"node": "b\"\\", "score": null, "passed_over": "down"},
+                ],
                 "outcome": "forwarded", "reason": "best_replica", "permit": "home region",
                 "decision_us": 1.5, "config": "abcd",
             })
@@ -358,7 +387,8 @@ mod tests {
         let who = Who::new(1, "u", "c", "l", "o");
         let outcome = Outcome::Refused { reason: "sovereignty", sqlstate: "PW005", detail: "not from here" };
         let mut body = Vec::new();
-        let record = Record { shard: None, node: None, pool: None, home: None, ..record(&who, outcome) };
+        let nodes = [NodeName::new("s", "n")];
+        let record = Record { target: None, home: None, ..record(&who, &nodes, outcome) };
         record.encode(&mut body, json::Head::new("i").at(SystemTime::now()));
         let value = parsed(&body);
         assert_eq!(value["outcome"], "refused");

@@ -239,12 +239,7 @@ impl State {
 
     // Policy `written`, by turns
 
-    fn append_to_turn(
-        &mut self,
-        claim: Claim,
-        now: SystemTime,
-        encode: impl FnOnce(&mut Vec<u8>, &[u8]),
-    ) -> Receipt {
+    fn append_to_turn(&mut self, claim: Claim, now: SystemTime, encode: impl FnOnce(&mut Vec<u8>, &[u8])) -> Receipt {
         let mut bytes = std::mem::take(self.gather.bytes());
         let start = bytes.len();
         self.encode(&mut bytes, now, encode);

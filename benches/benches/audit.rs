@@ -5,13 +5,15 @@ use std::hint::black_box;
 use std::time::{Duration, SystemTime};
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use pgward_audit::{AuditLog, Candidate, Outcome, Place, Record, Who};
+use pgward_audit::{AuditLog, Candidate, NodeName, Outcome, Place, Record, Who};
 use pgward_config::{AuditPolicy, Class, PoolKind};
 
 fn audit(criterion: &mut Criterion) {
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
     let who = Who::new(7, "ehr_app", "10.1.2.3:50123", "us-east", "us-east-1");
     let patients = [*b"5bdcc146bf60754e6a042426089575c7"];
+    let nodes = ["us-east-patients/replica-1", "us-east-patients/replica-2"]
+        .map(|node| NodeName::new("us-east-patients", node));
     let candidate = |node, score| Candidate { node, score, passed_over: None };
     let record = Record {
         who: &who,
@@ -22,10 +24,8 @@ fn audit(criterion: &mut Criterion) {
         patients: &patients,
         evidence: &[Place::Param(1)],
         home: Some("us-east"),
-        shard: Some("us-east-patients"),
-        node: Some("us-east-patients/replica-1"),
-        pool: Some(PoolKind::ReadOnly),
-        candidates: &[candidate("us-east-patients/replica-1", 1.5), candidate("us-east-patients/replica-2", 2.25)],
+        target: Some((&nodes[0], PoolKind::ReadOnly)),
+        candidates: &[candidate(&nodes[0], 1.5), candidate(&nodes[1], 2.25)],
         outcome: Outcome::Forwarded { reason: "best replica", permit: "home region" },
         decision_time: Duration::from_nanos(1234),
         config: "0123456789abcdef",

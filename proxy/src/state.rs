@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use arc_swap::ArcSwap;
-use pgward_audit::AuditLog;
-use pgward_config::{Config, Directory};
+use pgward_audit::{AuditLog, NodeName};
+use pgward_config::{Config, Directory, Shard};
 use pgward_pools::Fleet;
 use pgward_router::{Analyser, Catalog, Router};
 
@@ -32,6 +32,8 @@ pub(crate) struct State {
     pub(crate) patients: PatientCache,
     pub(crate) directory: Option<Arc<EmbeddedDirectory>>,
     pub(crate) fleet: Fleet,
+    /// The nodes as audit records name them, by shard and node.
+    pub(crate) names: Vec<Vec<NodeName>>,
 }
 
 impl State {
@@ -55,12 +57,17 @@ impl State {
             generation: previous.map_or(0, |previous| previous.generation + 1),
             analyser: Analyser::new(&config, &merged(&config, catalog)),
             fleet: Fleet::new(&config, previous.map(|previous| &previous.fleet)),
+            names: config.shards.iter().map(names).collect(),
             config,
             router,
             patients,
             directory,
         })
     }
+}
+
+fn names(shard: &Shard) -> Vec<NodeName> {
+    shard.nodes().map(|node| NodeName::new(shard.id.as_str(), node.id.as_str())).collect()
 }
 
 fn open_directory(path: &Path, key: &str, previous: Option<&State>) -> anyhow::Result<Arc<EmbeddedDirectory>> {

@@ -251,11 +251,12 @@ impl Session {
         }
         let now = SystemTime::now();
         for (decision, note) in pending.decisions.iter().zip(&pending.notes) {
+            let names = &self.state.names[decision.target.shard];
             let candidates: SmallVec<[Candidate<'_>; 4]> = decision
                 .candidates
                 .iter()
                 .map(|candidate| Candidate {
-                    node: self.state.fleet.shard(decision.target.shard)[candidate.node].id.as_str(),
+                    node: &names[candidate.node],
                     score: candidate.score,
                     passed_over: candidate.passed_over.map(|why| why.as_str()),
                 })
@@ -269,9 +270,7 @@ impl Session {
                 patients: &note.patients,
                 evidence: &note.places,
                 home: decision.home.as_ref().map(|home| home.as_str()),
-                shard: Some(decision.target.shard_id.as_str()),
-                node: Some(decision.target.node_id.as_str()),
-                pool: Some(decision.target.pool),
+                target: Some((&names[decision.target.node], decision.target.pool)),
                 candidates: &candidates,
                 outcome: Outcome::Forwarded { reason: decision.reason.as_str(), permit: &decision.permit },
                 decision_time: pending.took,
@@ -319,9 +318,7 @@ impl Session {
             patients,
             evidence,
             home: None,
-            shard: None,
-            node: None,
-            pool: None,
+            target: None,
             candidates: &[],
             outcome: Outcome::Refused { reason, sqlstate, detail },
             decision_time: asked.took,
