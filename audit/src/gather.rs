@@ -8,6 +8,7 @@
 
 use std::sync::Arc;
 use std::task::Waker;
+use std::time::SystemTime;
 
 use crate::receipt::{Group, Pending, Receipt};
 use crate::state::{Claim, Lines};
@@ -20,14 +21,21 @@ const PROBE: u64 = 16;
 const FULL: usize = 64 * 1024;
 
 /// Lines that have numbers and are not in the file yet.
-#[derive(Default)]
 pub(crate) struct Gather {
     lines: Lines,
+    /// Time of the last of them.
+    last: SystemTime,
     group: Option<Arc<Group>>,
     /// Wakes the task that writes; without one nothing is gathered.
     writer: Option<Waker>,
     /// Turns in a row with a single record.
     alone: u8,
+}
+
+impl Default for Gather {
+    fn default() -> Self {
+        Self { lines: Lines::default(), last: SystemTime::UNIX_EPOCH, group: None, writer: None, alone: 0 }
+    }
 }
 
 impl Gather {
@@ -42,7 +50,8 @@ impl Gather {
     }
 
     /// A line was appended that begins at `start`. The first of a turn wakes the task that writes.
-    pub(crate) fn note(&mut self, start: usize, claim: Claim) -> Receipt {
+    pub(crate) fn note(&mut self, start: usize, claim: Claim, now: SystemTime) -> Receipt {
+        self.last = now;
         self.lines.lines.push((self.lines.bytes.len() - start, claim));
         if self.group.is_none()
             && let Some(writer) = &self.writer
@@ -65,12 +74,12 @@ impl Gather {
         }
     }
 
-    /// The turn is over: what it gathered, and who waits for it.
-    pub(crate) fn take(&mut self) -> Option<(Lines, Arc<Group>)> {
+    /// The turn is over: what it gathered, when the last of it came, and who waits for it.
+    pub(crate) fn take(&mut self) -> Option<(Lines, SystemTime, Arc<Group>)> {
         let group = self.group.take()?;
         let lines = std::mem::take(&mut self.lines);
         self.alone = if lines.lines.len() > 1 { 0 } else { (self.alone + 1).min(ALONE) };
-        Some((lines, group))
+        Some((lines, self.last, group))
     }
 
     /// Gives the room of lines back that were written.

@@ -134,7 +134,7 @@ impl AuditLog {
             let mut state = self.shared.state.lock();
             if state.policy == AuditPolicy::Written {
                 state.gather.set_writer(Some(cx.waker()));
-                state.write_turn(SystemTime::now());
+                state.write_turn();
             }
             Poll::Pending
         })
@@ -186,7 +186,7 @@ impl Drop for EndOfGather<'_> {
     fn drop(&mut self) {
         let mut state = self.0.state.lock();
         state.gather.set_writer(None);
-        state.write_turn(SystemTime::now());
+        state.write_turn();
     }
 }
 

@@ -150,7 +150,7 @@ impl State {
         if ready.is_ok() && claim != Claim::Event && self.gather.is_for(self.next_seq) {
             return Ok(self.append_to_turn(claim, now, encode));
         }
-        self.write_turn(now);
+        self.write_turn();
         let mut line = std::mem::take(&mut self.line);
         line.clear();
         let body = self.encode(&mut line, now, encode);
@@ -245,17 +245,17 @@ impl State {
         self.encode(&mut bytes, now, encode);
         *self.gather.bytes() = bytes;
         self.next_seq += 1;
-        let receipt = self.gather.note(start, claim);
+        let receipt = self.gather.note(start, claim, now);
         if self.gather.is_full() {
-            self.write_turn(now);
+            self.write_turn();
         }
         receipt
     }
 
     /// Writes what the turn has gathered and answers those who wait for it. When it cannot be written no trace of it is
     /// left: ordinary statements are refused, emergencies go to the spool.
-    pub(crate) fn write_turn(&mut self, now: SystemTime) {
-        let Some((lines, group)) = self.gather.take() else { return };
+    pub(crate) fn write_turn(&mut self) {
+        let Some((lines, now, group)) = self.gather.take() else { return };
         let outcome = self.put(&lines.bytes, now);
         if outcome.is_err() {
             self.next_seq -= lines.lines.len() as u64;
@@ -356,7 +356,7 @@ impl State {
 
     /// Writes the buffer; it is kept when that fails.
     pub(crate) fn flush(&mut self, now: SystemTime) -> Result<(), AuditError> {
-        self.write_turn(now);
+        self.write_turn();
         self.ready(now)?;
         self.write_buffer(now)
     }
@@ -457,7 +457,7 @@ impl State {
         if self.rotate_retry.is_some_and(|at| Instant::now() < at) {
             return Ok(());
         }
-        self.write_turn(now);
+        self.write_turn();
         self.settle(now)?;
         match self.sink.rotate(self.first_seq) {
             Ok(()) => {
@@ -516,7 +516,7 @@ impl State {
 
     /// Once a second: heals, looks after the file, says what there is to say.
     pub(crate) fn tick(&mut self, now: SystemTime) {
-        self.write_turn(now);
+        self.write_turn();
         // Failures are kept in `outage`; the next tick tries again.
         if self.outage.is_none() || self.heal(now).is_ok() {
             let _ = self.look(now);

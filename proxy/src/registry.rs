@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::task::Waker;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
@@ -115,6 +115,8 @@ pub(crate) struct Registry {
     next: AtomicU64,
     ticks: AtomicU32,
     started: Instant,
+    /// What the wall clock showed at `started`, in ns since 1970, by its reading at the last tick.
+    wall_at_start: AtomicU64,
     random: SystemRandom,
 }
 
@@ -125,8 +127,16 @@ impl Registry {
             next: AtomicU64::new(1),
             ticks: AtomicU32::new(1),
             started: Instant::now(),
+            wall_at_start: AtomicU64::new(nanos_since_1970(SystemTime::now())),
             random: SystemRandom::new(),
         }
+    }
+
+    /// The wall clock's time at this moment, from its reading at the last tick: a clock that is set right shows within
+    /// a second. Reading the clock anew would cost as much as encoding the audit record that the time is for.
+    pub(crate) fn wall(&self, at: Instant) -> SystemTime {
+        let start = Duration::from_nanos(self.wall_at_start.load(Ordering::Relaxed));
+        SystemTime::UNIX_EPOCH + start + at.saturating_duration_since(self.started)
     }
 
     /// Seconds since the start, from 1: the coarse clock of idle and waiting times, which costs a load.
@@ -136,7 +146,11 @@ impl Registry {
 
     /// Brings the coarse clock up to date.
     pub(crate) fn tick(&self) {
-        let seconds = u32::try_from(self.started.elapsed().as_secs()).unwrap_or(u32::MAX);
+        let elapsed = self.started.elapsed();
+        let elapsed_nanos = u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX);
+        let wall = nanos_since_1970(SystemTime::now());
+        self.wall_at_start.store(wall.saturating_sub(elapsed_nanos), Ordering::Relaxed);
+        let seconds = u32::try_from(elapsed.as_secs()).unwrap_or(u32::MAX);
         self.ticks.store(seconds.saturating_add(1), Ordering::Relaxed);
     }
 
@@ -253,6 +267,11 @@ impl Registry {
     }
 }
 
+fn nanos_since_1970(time: SystemTime) -> u64 {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}
+
 /// Compares secrets in a time that does not tell where they differ.
 fn same(a: &[u8], b: &[u8]) -> bool {
     a.len() == b.len() && a.iter().zip(b).fold(0, |differs, (a, b)| differs | (a ^ b)) == 0
@@ -302,6 +321,20 @@ mod tests {
         assert!(!handle.detach());
         handle.server.lock().target = Some(target());
         assert!(handle.detach(), "the next server is another one");
+    }
+
+    #[test]
+    fn the_wall_clock_is_followed() {
+        let registry = Registry::new();
+        let near = |a: SystemTime, b: SystemTime| {
+            let apart = a.duration_since(b).unwrap_or_else(|error| error.duration());
+            assert!(apart < Duration::from_millis(500), "{apart:?}");
+        };
+        near(registry.wall(Instant::now()), SystemTime::now());
+        registry.tick();
+        near(registry.wall(Instant::now()), SystemTime::now());
+        let later = Instant::now() + Duration::from_secs(3600);
+        near(registry.wall(later), SystemTime::now() + Duration::from_secs(3600));
     }
 
     #[test]

@@ -119,7 +119,7 @@ impl Session {
             }
             self.tx = Tx::Open(TxStatus::InTransaction);
         }
-        self.install(lease, node, way, describe_only, failed);
+        self.install(lease, node, way, describe_only, failed, Instant::now());
         Ok(())
     }
 
@@ -135,18 +135,27 @@ impl Session {
             return false;
         }
         let Ok(way) = self.way(Need::Run, &[]) else { return false };
+        let Some(decided) = self.pending.as_ref().map(|pending| pending.decided) else { return false };
         let node = Arc::clone(&self.state.fleet.shard(way.pin.shard)[way.pin.node]);
         let Some(mut lease) = node.try_acquire(way.pin.pool, way.class, &self.user().server_role) else { return false };
         self.work.begin_server();
         if !Settings::same(&lease.memory.settings, &self.settings) {
             self.send_settings(&mut lease);
         }
-        self.install(lease, node, &way, false, &[]);
+        self.install(lease, node, &way, false, &[], decided);
         true
     }
 
     /// The session works with this server from now on; it is told BEGIN where the client has begun.
-    fn install(&mut self, mut lease: Lease, node: Arc<Node>, way: &Way, describe_only: bool, failed: &[usize]) {
+    fn install(
+        &mut self,
+        mut lease: Lease,
+        node: Arc<Node>,
+        way: &Way,
+        describe_only: bool,
+        failed: &[usize],
+        sent: Instant,
+    ) {
         if !describe_only && let Tx::Opening(Opening { texts, .. }) = &self.tx {
             frontend::put_query(&mut self.work.to_server, texts);
             self.work.expects.push_back(Expect::SilentQuery { opens: true });
@@ -164,7 +173,7 @@ impl Session {
             describe_only,
             retry: way.repeatable,
             failed: failed.to_vec(),
-            sent: Instant::now(),
+            sent,
             timed: false,
             ready: Some(TxStatus::Idle),
         });

@@ -232,7 +232,7 @@ impl Session {
             Err(refusal) => return self.refuse_copy(&refusal, &fingerprint),
         };
         let Some(decision) = decisions.pop() else { return Step::Done };
-        let pending = self.pending_rows(decision, note, &fingerprint, started.elapsed());
+        let pending = self.pending_rows(decision, note, &fingerprint, started);
         if self.attached.is_some() {
             return self.send_rows(pending, &bytes);
         }

@@ -279,10 +279,25 @@ impl Session {
 
     /// Deals with the frames at hand, until more bytes, a server or an answer is needed.
     fn frames(&mut self) -> Result<Flow, Fatal> {
+        if self.client.inbox.is_empty() {
+            return Ok(Flow::Io);
+        }
         let mut inbox = std::mem::take(&mut self.client.inbox);
+        let (consumed, flow) = self.frames_of(&inbox);
+        inbox.advance(consumed);
+        if inbox.is_empty() {
+            work::give_buffer(inbox);
+        } else {
+            self.client.inbox = inbox;
+        }
+        flow
+    }
+
+    /// Deals with these frames as far as it can: how many bytes are done with, and what is needed to go on.
+    fn frames_of(&mut self, bytes: &[u8]) -> (usize, Result<Flow, Fatal>) {
         let mut pos = 0;
         let flow = loop {
-            match self.next_frame(&inbox[pos..]) {
+            match self.next_frame(&bytes[pos..]) {
                 Ok(Some((len, Step::Done))) => pos += len,
                 Ok(Some((_, Step::Attach(need)))) => break Ok(Flow::Attach(need)),
                 Ok(Some((_, Step::Leave))) => break Ok(Flow::Leave),
@@ -290,13 +305,7 @@ impl Session {
                 Err(fatal) => break Err(fatal),
             }
         };
-        inbox.advance(pos);
-        if inbox.is_empty() {
-            work::give_buffer(inbox);
-        } else {
-            self.client.inbox = inbox;
-        }
-        flow
+        (pos, flow)
     }
 
     /// Deals with the next whole frame, if there is one; its length, and what it came to.

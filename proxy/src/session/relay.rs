@@ -15,7 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::replies::{Heard, hear};
 use super::work::{give_buffer, take_buffer};
-use super::{Attached, Client, Fatal, Flow, Lost, Opening, Session, Tx, errors};
+use super::{Attached, Client, Fatal, Flow, Lost, Need, Opening, Session, Tx, errors};
 use crate::registry::Kill;
 
 /// Bytes read at once.
@@ -44,6 +44,12 @@ pub(crate) enum Ended {
 enum Wake {
     /// There are frames to look at.
     Frames,
+    /// The first of the frames at hand needs a server.
+    Attach(Need),
+    /// The client says goodbye.
+    Leave,
+    /// The client cannot be served any more.
+    Fatal(Fatal),
     /// The segment is answered.
     Answered,
     /// The server is gone, with the reason.
@@ -89,6 +95,9 @@ impl Session {
             }
             match std::future::poll_fn(|cx| self.poll_io(cx)).await {
                 Wake::Frames => {}
+                Wake::Attach(need) => self.attach(need).await,
+                Wake::Leave => return Ok(Ended::Terminated),
+                Wake::Fatal(fatal) => return Err(fatal),
                 Wake::Answered => self.finish_segment(),
                 Wake::ServerGone(why) => self.server_gone(&why).await?,
                 // The server is given up, and whatever it was sent behind the step with it.
@@ -103,10 +112,7 @@ impl Session {
     }
 
     fn poll_io(&mut self, cx: &mut Context<'_>) -> Poll<Wake> {
-        let pausing = self.attached.is_none() && matches!(self.tx, Tx::Idle) && !self.closed && !self.takes_rows();
-        if let Some(kill) = self.handle.killed()
-            && (kill.is_immediate() || pausing)
-        {
+        if let Some(kill) = self.due_kill() {
             return Poll::Ready(Wake::Kill(kill));
         }
         loop {
@@ -117,6 +123,15 @@ impl Session {
             }
             if self.attached.is_some() {
                 match self.poll_server(cx) {
+                    Poll::Ready(Some(Wake::Answered)) => {
+                        self.finish_segment();
+                        if let Some(kill) = self.due_kill() {
+                            return Poll::Ready(Wake::Kill(kill));
+                        }
+                        if !self.client.inbox.is_empty() {
+                            return Poll::Ready(Wake::Frames);
+                        }
+                    }
                     Poll::Ready(Some(wake)) => return Poll::Ready(wake),
                     Poll::Ready(None) => progress = true,
                     Poll::Pending => {}
@@ -131,6 +146,13 @@ impl Session {
                 return self.park(cx);
             }
         }
+    }
+
+    /// Whether the session is to end, now that it is where it is.
+    fn due_kill(&self) -> Option<Kill> {
+        let kill = self.handle.killed()?;
+        let pausing = self.attached.is_none() && matches!(self.tx, Tx::Idle) && !self.closed && !self.takes_rows();
+        (kill.is_immediate() || pausing).then_some(kill)
     }
 
     /// Nothing more can be done now; the server's kill switch must be able to wake the task too.
@@ -303,16 +325,38 @@ impl Session {
                 Ok(()) if buf.filled().is_empty() => Poll::Ready(Some(Wake::ClientGone)),
                 Err(_) => Poll::Ready(Some(Wake::ClientGone)),
                 Ok(()) => {
-                    self.received += buf.filled().len() as u64;
-                    if self.client.inbox.capacity() == 0 {
-                        self.client.inbox = take_buffer();
-                    }
-                    self.client.inbox.extend_from_slice(buf.filled());
+                    let bytes = buf.filled();
+                    self.received += bytes.len() as u64;
                     self.handle.set_idle_in_transaction(None);
+                    if !busy && self.client.inbox.is_empty() {
+                        return Poll::Ready(self.take_frames(bytes));
+                    }
+                    self.keep(bytes);
                     Poll::Ready((!busy).then_some(Wake::Frames))
                 }
             }
         })
+    }
+
+    /// Deals with frames where they were read; only what cannot be dealt with yet is copied.
+    fn take_frames(&mut self, bytes: &[u8]) -> Option<Wake> {
+        let (consumed, flow) = self.frames_of(bytes);
+        if consumed < bytes.len() {
+            self.keep(&bytes[consumed..]);
+        }
+        match flow {
+            Ok(Flow::Io) => None,
+            Ok(Flow::Attach(need)) => Some(Wake::Attach(need)),
+            Ok(Flow::Leave) => Some(Wake::Leave),
+            Err(fatal) => Some(Wake::Fatal(fatal)),
+        }
+    }
+
+    fn keep(&mut self, bytes: &[u8]) {
+        if self.client.inbox.capacity() == 0 {
+            self.client.inbox = take_buffer();
+        }
+        self.client.inbox.extend_from_slice(bytes);
     }
 
     /// The attached server is of no use any more: the segment goes to another node, or the client is told.

@@ -32,6 +32,8 @@ pub(super) struct Pending {
     fingerprint: Arc<str>,
     pub(super) effects: Effects,
     took: Duration,
+    /// When it was decided.
+    pub(super) decided: Instant,
     /// Nothing in it writes.
     reads_only: bool,
     /// Everything in it reads, and it is its own transaction: another node may answer it as well.
@@ -74,6 +76,7 @@ impl Session {
             fingerprint: Arc::clone(&analysed.shape.fingerprint),
             effects,
             took: Duration::ZERO,
+            decided: started,
             reads_only: analysed.shape.statements.iter().all(|statement| statement.reads_only),
             repeatable: false,
         };
@@ -81,9 +84,11 @@ impl Session {
         if on_server && analysed.shape.statements.iter().all(|statement| statement.action.is_transaction_control()) {
             return Ok(pending);
         }
-        match self.decisions(analysed, sql, params, &[], &mut pending) {
+        let decisions = self.decisions(analysed, sql, params, &[], &mut pending);
+        pending.decided = Instant::now();
+        pending.took = pending.decided - started;
+        match decisions {
             Ok(()) => {
-                pending.took = started.elapsed();
                 let reads = |decision: &Decision| matches!(decision.kind, Kind::Read | Kind::Analytics);
                 pending.repeatable = self.opened_by(analysed) == Transaction::None
                     && !self.is_serializable()
@@ -92,7 +97,6 @@ impl Session {
                 Ok(pending)
             }
             Err(refusal) => {
-                pending.took = started.elapsed();
                 self.record_refusal(&refusal, &pending.asked());
                 Err(errors::refusal(&refusal))
             }
@@ -218,14 +222,16 @@ impl Session {
         decision: Decision,
         note: Note,
         fingerprint: &Arc<str>,
-        took: Duration,
+        started: Instant,
     ) -> Pending {
+        let decided = Instant::now();
         Pending {
             decisions: SmallVec::from_iter([decision]),
             notes: SmallVec::from_iter([note]),
             fingerprint: Arc::clone(fingerprint),
             effects: None,
-            took,
+            took: decided - started,
+            decided,
             reads_only: false,
             repeatable: false,
         }
@@ -249,7 +255,9 @@ impl Session {
                 decision.register.clear();
             }
         }
-        let now = SystemTime::now();
+        // A server that was waited for was taken after the decision.
+        let taken = self.attached.as_ref().map_or(pending.decided, |attached| attached.sent);
+        let now = self.shared.registry.wall(taken.max(pending.decided));
         for (decision, note) in pending.decisions.iter().zip(&pending.notes) {
             let names = &self.state.names[decision.target.shard];
             let candidates: SmallVec<[Candidate<'_>; 4]> = decision
