@@ -91,6 +91,7 @@ enum At {
 }
 
 /// The node that takes a message's statements.
+#[derive(Clone)]
 struct Placed {
     shard: usize,
     node: usize,
@@ -195,7 +196,7 @@ impl Router {
         let origin = self.origin(&facts.listener.origin)?;
         let need = self.need(origin, facts, ask, &[])?;
         let placed = self.place(origin, facts, need.at, need.reads_only, views, failed)?;
-        self.decision(facts, need, &placed)
+        self.decision(facts, need, placed)
     }
 
     /// Decides about all statements of one message together: one decision each, all with the same target, or none runs.
@@ -210,8 +211,11 @@ impl Router {
         views: &dyn Fn(usize) -> Views,
         failed: &[usize],
     ) -> Result<SmallVec<[Decision; 1]>, Refusal> {
+        if let [ask] = asks {
+            return Ok(SmallVec::from_buf([self.decide(facts, *ask, views, failed)?]));
+        }
         let origin = self.origin(&facts.listener.origin)?;
-        let mut needs: SmallVec<[Need; 1]> = SmallVec::new();
+        let mut needs: SmallVec<[Need; 2]> = SmallVec::new();
         let mut pending = Register::new();
         let mut at = At::Anywhere;
         for ask in asks {
@@ -223,7 +227,7 @@ impl Router {
         }
         let reads_only = needs.iter().all(|need| need.reads_only);
         let placed = self.place(origin, facts, at, reads_only, views, failed)?;
-        needs.into_iter().map(|need| self.decision(facts, need, &placed)).collect()
+        needs.into_iter().map(|need| self.decision(facts, need, placed.clone())).collect()
     }
 
     /// The same decisions about a message that only reads, for another node of their shard: `failed` could not answer.
@@ -256,7 +260,7 @@ impl Router {
         })
     }
 
-    fn decision(&self, facts: &Facts<'_>, need: Need, placed: &Placed) -> Result<Decision, Refusal> {
+    fn decision(&self, facts: &Facts<'_>, need: Need, placed: Placed) -> Result<Decision, Refusal> {
         let target = self
             .places
             .get(placed.shard)
@@ -268,7 +272,7 @@ impl Router {
             target,
             home: need.home,
             epoch: need.epoch,
-            candidates: placed.candidates.clone(),
+            candidates: placed.candidates,
             reason: placed.reason,
             permit: need.permit,
             register: need.register,

@@ -13,7 +13,6 @@ use pgward_router::{Evidence, Kind, Pin};
 use pgward_wire::{PgError, TxStatus, frame, frontend, tag::backend as tag};
 use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
 
-use super::route::Pending;
 use super::work::Expect;
 use super::{Attached, Need, Opening, Session, Tx, errors, settings};
 
@@ -66,9 +65,12 @@ impl Session {
     fn way(&self, need: Need, failed: &[usize]) -> Result<Way, PgError> {
         let described;
         let (decision, repeatable) = match (&self.pending, need) {
-            (Some(Pending { decisions, repeatable, .. }), Need::Run) => (
-                decisions.first().ok_or_else(|| errors::internal("a server is asked for without a decision"))?,
-                *repeatable,
+            (Some(pending), Need::Run) => (
+                pending
+                    .decisions
+                    .first()
+                    .ok_or_else(|| errors::internal("a server is asked for without a decision"))?,
+                pending.repeatable,
             ),
             _ => {
                 let evidence = Evidence::default();

@@ -253,7 +253,7 @@ impl Session {
         Step::Done
     }
 
-    fn send_rows(&mut self, mut pending: super::route::Pending, rows: &[u8]) -> Step {
+    fn send_rows(&mut self, mut pending: Box<super::route::Pending>, rows: &[u8]) -> Step {
         if let Err(error) = self.record(&mut pending) {
             self.end_copy(&error);
             return Step::Done;

@@ -183,7 +183,7 @@ impl Session {
         named: bool,
         portal: &[u8],
         body: &[u8],
-        mut pending: super::route::Pending,
+        mut pending: Box<super::route::Pending>,
     ) {
         if let Err(error) = self.record(&mut pending) {
             return self.refuse(&error, false);

@@ -97,7 +97,7 @@ impl Session {
                 }
                 TxChange::ResetAll => {
                     self.uncertain |= !self.startup_settings.values().is_empty();
-                    self.settings = Arc::clone(&self.startup_settings);
+                    self.set_settings(Arc::clone(&self.startup_settings));
                 }
                 TxChange::Savepoint => {}
             }
@@ -105,7 +105,12 @@ impl Session {
     }
 
     fn change(&mut self, changes: &[Change]) {
-        self.settings = settings::apply(&self.settings, &self.startup_settings, changes);
+        self.set_settings(settings::apply(&self.settings, &self.startup_settings, changes));
+    }
+
+    pub(super) fn set_settings(&mut self, settings: Arc<Settings>) {
+        self.serializable = settings::is_serializable(&settings);
+        self.settings = settings;
     }
 
     /// The segment is answered: the server goes back, or stays for the open transaction.

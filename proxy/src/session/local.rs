@@ -177,7 +177,7 @@ impl Session {
     fn discard_all(&mut self) -> Local {
         self.prepared.clear();
         self.unnamed = None;
-        self.settings = Arc::clone(&self.startup_settings);
+        self.set_settings(Arc::clone(&self.startup_settings));
         self.asked_class = None;
         Local::tag("DISCARD ALL")
     }

@@ -79,6 +79,8 @@ pub(crate) struct Session {
     /// Effects of portals that were bound and not executed yet.
     portal_effects: Vec<(Box<[u8]>, work::Effects)>,
     settings: Arc<Settings>,
+    /// By its settings, its transactions are serializable unless they say otherwise.
+    serializable: bool,
     startup_settings: Arc<Settings>,
     /// A server has accepted `settings`.
     settings_accepted: bool,
@@ -93,9 +95,9 @@ pub(crate) struct Session {
     /// Why the session keeps its server, if it does.
     pinned: Option<&'static str>,
     /// The decision for the statement that waits for a server.
-    pending: Option<Pending>,
+    pending: Option<Box<Pending>>,
     /// The decision that the segment under way was sent by, while another node could still answer it.
-    sent: Option<Pending>,
+    sent: Option<Box<Pending>>,
     /// Why the frame at hand got no server.
     denied: Option<PgError>,
     /// A Sync that the server ignores has been sent behind the Execute of a COPY.
@@ -242,6 +244,7 @@ impl Session {
         let audit_who = pgward_audit::Who::new(handle.id, &who.user, &address.to_string(), &who.listener, origin);
         Self {
             settings_accepted: startup_settings.values().is_empty(),
+            serializable: settings::is_serializable(&startup_settings),
             settings: Arc::clone(&startup_settings),
             startup_settings,
             shared,
@@ -451,7 +454,7 @@ impl Session {
     }
 
     /// Keeps a decision while its segment can still be said to another node.
-    fn keep_for_retry(&mut self, pending: Pending) {
+    fn keep_for_retry(&mut self, pending: Box<Pending>) {
         let Some(attached) = &mut self.attached else { return };
         if let Some(decision) = pending.decisions.iter().find(|decision| !is_read(decision.kind)) {
             attached.kind = decision.kind;

@@ -67,10 +67,15 @@ impl Session {
     ///
     /// # Errors
     /// The error to tell the client; the refusal is in the audit log then.
-    pub(super) fn decide(&mut self, analysed: &Analysed, sql: &[u8], params: &dyn Params) -> Result<Pending, PgError> {
+    pub(super) fn decide(
+        &mut self,
+        analysed: &Analysed,
+        sql: &[u8],
+        params: &dyn Params,
+    ) -> Result<Box<Pending>, PgError> {
         let started = Instant::now();
         let effects = self.effects(analysed, sql, params);
-        let mut pending = Pending {
+        let mut pending = Box::new(Pending {
             decisions: SmallVec::new(),
             notes: SmallVec::new(),
             fingerprint: Arc::clone(&analysed.shape.fingerprint),
@@ -79,7 +84,7 @@ impl Session {
             decided: started,
             reads_only: analysed.shape.statements.iter().all(|statement| statement.reads_only),
             repeatable: false,
-        };
+        });
         let on_server = matches!(self.transaction(), Transaction::Pinned(_));
         if on_server && analysed.shape.statements.iter().all(|statement| statement.action.is_transaction_control()) {
             return Ok(pending);
@@ -91,7 +96,7 @@ impl Session {
             Ok(()) => {
                 let reads = |decision: &Decision| matches!(decision.kind, Kind::Read | Kind::Analytics);
                 pending.repeatable = self.opened_by(analysed) == Transaction::None
-                    && !self.is_serializable()
+                    && !self.serializable
                     && pending.decisions.iter().all(reads)
                     && self.is_poolable();
                 Ok(pending)
@@ -168,7 +173,7 @@ impl Session {
     fn facts(&self, transaction: Transaction) -> Facts<'_> {
         let transaction = match transaction {
             // A hot standby cannot run a serializable transaction.
-            Transaction::None | Transaction::Opening { .. } if self.is_serializable() => {
+            Transaction::None | Transaction::Opening { .. } if self.serializable => {
                 Transaction::Opening { read_only: false }
             }
             // A session that keeps its server may write later: it begins on a primary.
@@ -178,12 +183,6 @@ impl Session {
             transaction => transaction,
         };
         Facts { listener: self.listener(), user: self.user(), class: self.class(), transaction }
-    }
-
-    /// Whether the session's transactions are serializable unless they say otherwise.
-    fn is_serializable(&self) -> bool {
-        let isolation = self.settings.values().get("default_transaction_isolation");
-        isolation.is_some_and(|isolation| isolation.to_ascii_lowercase().contains("serializable"))
     }
 
     /// The states of a shard's nodes as placement sees them.
@@ -223,9 +222,9 @@ impl Session {
         note: Note,
         fingerprint: &Arc<str>,
         started: Instant,
-    ) -> Pending {
+    ) -> Box<Pending> {
         let decided = Instant::now();
-        Pending {
+        Box::new(Pending {
             decisions: SmallVec::from_iter([decision]),
             notes: SmallVec::from_iter([note]),
             fingerprint: Arc::clone(fingerprint),
@@ -234,7 +233,7 @@ impl Session {
             decided,
             reads_only: false,
             repeatable: false,
-        }
+        })
     }
 
     /// Registers new patients, then writes the records of these decisions: what must have happened before the first

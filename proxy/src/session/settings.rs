@@ -145,6 +145,12 @@ fn quoted_list(text: &str) -> String {
     names.iter().map(|name| quoted(name)).collect::<Vec<_>>().join(", ")
 }
 
+/// Whether transactions are serializable under these settings unless they say otherwise.
+pub(crate) fn is_serializable(settings: &Settings) -> bool {
+    let isolation = settings.values().get("default_transaction_isolation");
+    isolation.is_some_and(|isolation| isolation.to_ascii_lowercase().contains("serializable"))
+}
+
 /// The settings as SET statements, so that they can be judged like a client's own.
 pub(crate) fn statements(settings: &Settings) -> Vec<String> {
     let statement = |(name, value): (&Arc<str>, &String)| {

@@ -2,7 +2,7 @@
 
 use bytes::{Bytes, BytesMut};
 use pgward_router::evidence::NoParams;
-use pgward_router::{Action, Analysed, Params};
+use pgward_router::{Action, Analysed, Params, Statement};
 use pgward_wire::{backend, frontend};
 use smallvec::SmallVec;
 
@@ -77,7 +77,7 @@ impl Session {
     }
 
     /// Says the Query to the server that is attached now.
-    fn run_query(&mut self, sql: &[u8], mut pending: super::route::Pending) -> Step {
+    fn run_query(&mut self, sql: &[u8], mut pending: Box<super::route::Pending>) -> Step {
         if let Err(error) = self.record(&mut pending) {
             self.refuse(&error, true);
             return Step::Done;
@@ -109,6 +109,11 @@ impl Session {
 
     /// What the success of each statement will change; `None` when none changes anything.
     pub(super) fn effects(&self, analysed: &Analysed, sql: &[u8], params: &dyn Params) -> Effects {
+        let changes_nothing =
+            |statement: &Statement| statement.sets.is_empty() && matches!(statement.action, Action::Run);
+        if analysed.shape.statements.iter().all(changes_nothing) {
+            return None;
+        }
         let statements = analysed.shape.statements.iter().enumerate();
         let effects: SmallVec<[Effect; 1]> = statements
             .map(|(n, statement)| match statement.sets.is_empty() {
