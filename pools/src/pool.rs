@@ -8,12 +8,11 @@ use pgward_config::model::{self, PoolKind};
 use tokio::time::Instant;
 
 use crate::admission::{Admission, Slot};
-use crate::budget::{Budget, Permit};
+use crate::budget::Budget;
 use crate::connect::{ConnectError, Target};
 use crate::error::AcquireError;
 use crate::gate::Limits;
-use crate::server::Server;
-use crate::store::{Store, Taken};
+use crate::store::{Store, Taken, Wish};
 
 /// While every connection of the pool is open and none of them idle, this long until it is looked at again.
 const EVICTION_RETRY: Duration = Duration::from_millis(2);
@@ -94,17 +93,13 @@ impl Pool {
         deadline: Instant,
     ) -> Result<Taken, AcquireError> {
         loop {
-            if let Some(taken) = self.take(store) {
-                return Ok(taken);
-            }
-            let (news, open) = self.stores[store].want();
-            if open {
+            let Wish { news, must_open } = match self.stores[store].take_or_wish() {
+                Ok(taken) => return Ok(taken),
+                Err(wish) => wish,
+            };
+            if must_open {
                 let pool = self.clone();
                 tokio::spawn(async move { pool.open_wanted(store).await });
-            }
-            // One may have come back between the look and the wish.
-            if let Some(taken) = self.take(store) {
-                return Ok(taken);
             }
             match tokio::time::timeout_at(deadline, news).await {
                 Ok(Ok(Ok(()))) | Ok(Err(_)) => {}
@@ -115,32 +110,30 @@ impl Pool {
     }
 
     async fn open_wanted(&self, store: usize) {
-        let target = self.stores[store].target();
-        let opened = match tokio::time::timeout(target.connect_timeout, self.make_room(store)).await {
-            Ok(permit) => self.open(target, permit).await,
-            Err(_) => Err(ConnectError::PoolFull),
+        let deadline = Instant::now() + self.stores[store].target().connect_timeout;
+        let opened = loop {
+            match self.open(&self.stores[store]).await {
+                Err(ConnectError::PoolFull) if Instant::now() < deadline => self.make_room(store).await,
+                opened => break opened,
+            }
         };
         self.stores[store].opened(opened);
     }
 
-    async fn open(&self, target: &Target, permit: Permit) -> Result<Box<Server>, ConnectError> {
-        let mut server = target.open(permit).await?;
-        server.idle_since = self.clock.load(Ordering::Relaxed);
-        Ok(server)
+    async fn open(&self, store: &Store) -> Result<Taken, ConnectError> {
+        let mut taken = store.open().await?;
+        taken.idle_since = self.clock.load(Ordering::Relaxed);
+        Ok(taken)
     }
 
-    /// A place in the budget, for which an idle server of another role is closed if need be. Who asks holds a slot, so
-    /// not all that is open can be in use: there is an idle one, or one that is just being opened or closed.
-    async fn make_room(&self, store: usize) -> Permit {
-        loop {
-            if let Some(permit) = self.budget.take() {
-                return permit;
-            }
-            let others = self.stores.iter().enumerate().filter(|&(at, _)| at != store).map(|(_, other)| other);
-            let most_idle = others.max_by_key(|other| other.idle());
-            if !most_idle.is_some_and(Store::evict) {
-                tokio::time::sleep(EVICTION_RETRY).await;
-            }
+    /// Closes an idle server of another role, whose place in the budget is then free, or lets a moment pass. Who asks
+    /// holds a slot, so not all that is open can be in use: there is an idle one, or one that is just being opened or
+    /// closed.
+    async fn make_room(&self, store: usize) {
+        let others = self.stores.iter().enumerate().filter(|&(at, _)| at != store).map(|(_, other)| other);
+        let most_idle = others.max_by_key(|other| other.idle());
+        if !most_idle.is_some_and(Store::evict) {
+            tokio::time::sleep(EVICTION_RETRY).await;
         }
     }
 
@@ -174,9 +167,9 @@ impl Pool {
         let mut failed = false;
         while !self.retired.load(Ordering::Acquire) && self.budget.open() < self.figures.min {
             let Some(store) = self.neediest() else { break };
-            let Some(permit) = self.budget.take() else { break };
-            match self.open(store.target(), permit).await {
-                Ok(server) => store.add(server),
+            match self.open(store).await {
+                Ok(taken) => store.put(taken),
+                Err(ConnectError::PoolFull) => break,
                 Err(error) => {
                     tracing::debug!(node = %store.target().node, pool = %self.kind, %error, "cannot open a connection ahead");
                     failed = true;
