@@ -25,7 +25,7 @@ const BACKOFF_TICKS: (u32, u32) = (1, 32);
 pub(crate) struct Pool {
     pub(crate) kind: PoolKind,
     pub(crate) figures: model::Pool,
-    pub(crate) admission: Arc<Admission>,
+    pub(crate) admission: Admission,
     budget: Arc<Budget>,
     stores: Vec<Store>,
     /// Ticks of the slow clock, one a second.
@@ -89,7 +89,7 @@ impl Pool {
     pub(crate) async fn take_or_open(
         self: &Arc<Self>,
         store: usize,
-        slot: &Slot,
+        slot: &Slot<'_>,
         deadline: Instant,
     ) -> Result<Taken, AcquireError> {
         loop {
