@@ -1,7 +1,7 @@
 //! One of a node's prioritized pools: the admission, the budget of connections, and a store for each server role.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use pgward_config::model::{self, PoolKind};
@@ -12,7 +12,7 @@ use crate::budget::Budget;
 use crate::connect::{ConnectError, Target};
 use crate::error::AcquireError;
 use crate::gate::Limits;
-use crate::store::{Store, Taken, Wish};
+use crate::store::{self, Store, Taken, Wish};
 
 /// While every connection of the pool is open and none of them idle, this long until it is looked at again.
 const EVICTION_RETRY: Duration = Duration::from_millis(2);
@@ -30,8 +30,6 @@ pub(crate) struct Pool {
     stores: Vec<Store>,
     /// Ticks of the slow clock, one a second.
     clock: AtomicU32,
-    /// Set when the pool takes back no servers any more.
-    retired: AtomicBool,
     /// Ticks to wait before connections are opened ahead again, and how long the next pause is.
     backoff: parking_lot::Mutex<(u32, u32)>,
 }
@@ -61,7 +59,6 @@ impl Pool {
             budget,
             stores,
             clock: AtomicU32::new(0),
-            retired: AtomicBool::new(false),
             backoff: parking_lot::Mutex::new((0, BACKOFF_TICKS.0)),
         }
     }
@@ -77,9 +74,8 @@ impl Pool {
 
     /// Puts a server back that is clean.
     pub(crate) fn put(&self, store: usize, mut taken: Taken) {
-        if self.retired.load(Ordering::Acquire) || !taken.switch.is_reusable() {
-            taken.farewell();
-            taken.broken = true;
+        if !taken.switch.is_reusable() {
+            return store::close(taken);
         }
         taken.idle_since = self.clock.load(Ordering::Relaxed);
         self.stores[store].put(taken);
@@ -165,7 +161,7 @@ impl Pool {
             }
         }
         let mut failed = false;
-        while !self.retired.load(Ordering::Acquire) && self.budget.open() < self.figures.min {
+        while self.budget.open() < self.figures.min {
             let Some(store) = self.neediest() else { break };
             match self.open(store).await {
                 Ok(taken) => store.put(taken),
@@ -197,12 +193,10 @@ impl Pool {
         *self.backoff.lock() = (0, BACKOFF_TICKS.0);
     }
 
-    /// Closes what is idle and takes nothing back from now on.
+    /// Closes what is idle and takes nothing back from now on. Its housekeeping must have been told to end before, or it
+    /// would go on to open what is closed at once.
     pub(crate) fn retire(&self) {
-        self.retired.store(true, Ordering::Release);
-        for store in &self.stores {
-            while store.evict() {}
-        }
+        self.stores.iter().for_each(Store::retire);
     }
 
     /// Whether the connections of the minimum are open, or could not be opened.

@@ -69,6 +69,8 @@ struct Shelf {
     /// The one that was used last is at the end.
     idle: Vec<Taken>,
     wanting: VecDeque<oneshot::Sender<Told>>,
+    /// Set when nothing is taken back any more.
+    retired: bool,
     /// Connections being opened for those who want one: never fewer than those.
     opening: usize,
     /// When the log was last told of a failure.
@@ -138,12 +140,15 @@ impl Store {
         self.shelf.lock().idle.pop()
     }
 
-    /// Puts a server among the idle ones; it is closed instead when it is marked broken.
+    /// Puts a fit server among the idle ones; a retired store closes it instead.
     pub(crate) fn put(&self, taken: Taken) {
-        if taken.broken {
-            return;
+        let mut shelf = self.shelf.lock();
+        if shelf.retired {
+            drop(shelf);
+            return close(taken);
         }
-        let waiting = self.shelf.lock().put(taken);
+        let waiting = shelf.put(taken);
+        drop(shelf);
         self.tell(waiting, Ok(()));
     }
 
@@ -167,6 +172,10 @@ impl Store {
         let mut shelf = self.shelf.lock();
         shelf.opening -= 1;
         match opened {
+            Ok(taken) if shelf.retired && shelf.wanting.is_empty() => {
+                drop(shelf);
+                close(taken);
+            }
             Ok(taken) => {
                 let waiting = shelf.put(taken);
                 drop(shelf);
@@ -199,6 +208,16 @@ impl Store {
     /// Closes the idle server that was used last; true if there was one.
     pub(crate) fn evict(&self) -> bool {
         self.pop().map(close).is_some()
+    }
+
+    /// Closes what is idle and takes nothing back from now on. Who waits still gets what is opened for it.
+    pub(crate) fn retire(&self) {
+        let idle = {
+            let mut shelf = self.shelf.lock();
+            shelf.retired = true;
+            std::mem::take(&mut shelf.idle)
+        };
+        idle.into_iter().for_each(close);
     }
 
     /// Looks at every idle server: those that are gone, or told to go, are closed, and those above the minimum that
@@ -256,7 +275,7 @@ fn discard(mut taken: Taken) {
 }
 
 /// Closes a server that is fit: it takes its leave.
-fn close(mut taken: Taken) {
+pub(crate) fn close(mut taken: Taken) {
     taken.farewell();
     taken.broken = true;
 }
