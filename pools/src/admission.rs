@@ -38,17 +38,17 @@ pub(crate) struct Admission {
 pub(crate) struct QueueFull;
 
 impl Admission {
-    pub(crate) fn new(limits: Limits, node_in_use: Arc<AtomicU32>) -> Arc<Self> {
-        Arc::new(Self { gate: Mutex::new(Gate::new(limits)), node_in_use })
+    pub(crate) fn new(limits: Limits, node_in_use: Arc<AtomicU32>) -> Self {
+        Self { gate: Mutex::new(Gate::new(limits)), node_in_use }
     }
 
     /// A slot at once, or nothing.
-    pub(crate) fn try_take(self: &Arc<Self>, class: Class) -> Option<Slot> {
+    pub(crate) fn try_take(&self, class: Class) -> Option<Slot<'_>> {
         self.gate.lock().try_take(class).then(|| self.slot(class))
     }
 
     /// A place in the queue.
-    pub(crate) fn queue(self: &Arc<Self>, class: Class) -> Result<Ticket, QueueFull> {
+    pub(crate) fn queue(&self, class: Class) -> Result<Ticket<'_>, QueueFull> {
         let waiter = Arc::new(Waiter { state: AtomicU8::new(WAITING), waker: AtomicWaker::new() });
         let (place, displaced, granted) = {
             let mut gate = self.gate.lock();
@@ -66,7 +66,7 @@ impl Admission {
             displaced.waker.wake();
         }
         wake(granted);
-        Ok(Ticket { admission: self.clone(), class, place, waiter, done: false })
+        Ok(Ticket { admission: self, class, place, waiter, done: false })
     }
 
     /// One tick of the gate's slow clock.
@@ -85,12 +85,14 @@ impl Admission {
         (gate.in_use(), gate.waiting_by_class())
     }
 
-    fn slot(self: &Arc<Self>, class: Class) -> Slot {
+    fn slot(&self, class: Class) -> Slot<'_> {
         self.node_in_use.fetch_add(1, Ordering::Relaxed);
-        Slot { admission: self.clone(), class }
+        Slot { admission: self, class }
     }
 
-    fn release(&self, class: Class) {
+    /// Gives back a slot that was held beyond its [`Slot`].
+    pub(crate) fn release(&self, class: Class) {
+        self.node_in_use.fetch_sub(1, Ordering::Relaxed);
         let granted = {
             let mut gate = self.gate.lock();
             gate.release(class);
@@ -117,37 +119,43 @@ fn wake(granted: Granted<Arc<Waiter>>) {
 
 /// The right to use one server of a pool.
 #[derive(Debug)]
-pub(crate) struct Slot {
-    admission: Arc<Admission>,
+pub(crate) struct Slot<'a> {
+    admission: &'a Admission,
     class: Class,
 }
 
-impl Slot {
+impl Slot<'_> {
     pub(crate) fn class(&self) -> Class {
         self.class
     }
+
+    /// Leaves it to the caller to call [`Admission::release`] with this class.
+    pub(crate) fn hold(self) -> Class {
+        let class = self.class;
+        std::mem::forget(self);
+        class
+    }
 }
 
-impl Drop for Slot {
+impl Drop for Slot<'_> {
     fn drop(&mut self) {
-        self.admission.node_in_use.fetch_sub(1, Ordering::Relaxed);
         self.admission.release(self.class);
     }
 }
 
 /// A place in the queue of a pool.
 #[derive(Debug)]
-pub(crate) struct Ticket {
-    admission: Arc<Admission>,
+pub(crate) struct Ticket<'a> {
+    admission: &'a Admission,
     class: Class,
     place: Place,
     waiter: Arc<Waiter>,
     done: bool,
 }
 
-impl Ticket {
+impl<'a> Ticket<'a> {
     /// The slot when it is this ticket's turn; an error when a waiter of a higher class took the place.
-    pub(crate) fn poll_slot(&mut self, cx: &mut Context<'_>) -> Poll<Result<Slot, QueueFull>> {
+    pub(crate) fn poll_slot(&mut self, cx: &mut Context<'_>) -> Poll<Result<Slot<'a>, QueueFull>> {
         self.waiter.waker.register(cx.waker());
         match self.waiter.state.load(Ordering::Acquire) {
             GRANTED if !self.done => {
@@ -163,7 +171,7 @@ impl Ticket {
     }
 }
 
-impl Drop for Ticket {
+impl Drop for Ticket<'_> {
     fn drop(&mut self) {
         if self.done {
             return;
@@ -192,11 +200,11 @@ mod tests {
 
     use super::*;
 
-    fn admission(capacity: u32) -> Arc<Admission> {
+    fn admission(capacity: u32) -> Admission {
         Admission::new(Limits::without_emergency(capacity, 10), Arc::default())
     }
 
-    fn poll(ticket: &mut Ticket) -> Poll<Result<Slot, QueueFull>> {
+    fn poll<'a>(ticket: &mut Ticket<'a>) -> Poll<Result<Slot<'a>, QueueFull>> {
         ticket.poll_slot(&mut Context::from_waker(Waker::noop()))
     }
 

@@ -34,12 +34,13 @@ pub struct Lease {
     taken: Option<Taken>,
     pool: Arc<Pool>,
     store: usize,
-    slot: Slot,
+    /// Of the slot that it holds, and gives back when it is dropped.
+    class: Class,
 }
 
 impl Lease {
-    pub(crate) fn new(taken: Taken, pool: Arc<Pool>, store: usize, slot: Slot) -> Self {
-        Self { taken: Some(taken), pool, store, slot }
+    pub(crate) fn new(taken: Taken, pool: Arc<Pool>, store: usize, slot: Slot<'_>) -> Self {
+        Self { taken: Some(taken), pool, store, class: slot.hold() }
     }
 
     /// Gives the server back: first to the store, then its slot to whoever is next, who so finds it there.
@@ -56,7 +57,7 @@ impl Lease {
 
     /// The class that it was acquired for.
     pub fn class(&self) -> Class {
-        self.slot.class()
+        self.class
     }
 }
 
@@ -65,6 +66,7 @@ impl Drop for Lease {
         if let Some(mut taken) = self.taken.take() {
             taken.broken = true;
         }
+        self.pool.admission.release(self.class);
     }
 }
 

@@ -11,7 +11,7 @@
 //! | `node` | a node: acquiring, state, its tasks |
 //! | `pool` | one prioritized pool of a node: admission, budget of connections, stores |
 //! | `gate`, `admission` | who is next: the rules as a pure state machine, and waiting at it |
-//! | `store`, `connect`, `server`, `budget` | idle servers of one role (in bb8), opening more, one connection |
+//! | `store`, `connect`, `server`, `budget` | idle servers of one role, opening more (through bb8), one connection |
 //! | `lease` | a server in use, and the proof that gives it back |
 //! | `kill` | telling sessions that their server's node is gone |
 //! | `watch`, `standing`, `staleness` | what is known of a node; up or down, and the age of a replica's data, as pure rules |

@@ -123,7 +123,7 @@ impl Node {
         self.watch.parameters()
     }
 
-    /// A server of this role at once, or nothing; never waits. To be called inside a tokio runtime.
+    /// A server of this role at once, or nothing; never waits.
     ///
     /// An emergency that finds the emergency pool busy gets one of the general pool.
     pub fn try_acquire(&self, pool: PoolKind, class: Class, server_role: &str) -> Option<Lease> {
@@ -227,9 +227,9 @@ impl Node {
         pool: &'a Arc<Pool>,
         class: Class,
         role: &str,
-    ) -> Result<(&'a Arc<Pool>, Slot), AcquireError> {
+    ) -> Result<(&'a Arc<Pool>, Slot<'a>), AcquireError> {
         let overflow = self.overflow(pool).filter(|overflow| overflow.store(role).is_some());
-        let mut tickets: SmallVec<[(&Arc<Pool>, Ticket); 2]> = SmallVec::new();
+        let mut tickets: SmallVec<[(&Arc<Pool>, Ticket<'_>); 2]> = SmallVec::new();
         for pool in std::iter::once(pool).chain(overflow) {
             if let Some(slot) = pool.admission.try_take(class) {
                 return Ok((pool, slot));
@@ -300,7 +300,7 @@ impl Drop for Node {
     }
 }
 
-fn idle(pool: &Arc<Pool>, slot: Slot, role: &str) -> Option<Lease> {
+fn idle(pool: &Arc<Pool>, slot: Slot<'_>, role: &str) -> Option<Lease> {
     let store = pool.store(role)?;
     let taken = pool.take(store)?;
     Some(Lease::new(taken, pool.clone(), store, slot))

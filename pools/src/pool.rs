@@ -1,19 +1,18 @@
 //! One of a node's prioritized pools: the admission, the budget of connections, and a store for each server role.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use pgward_config::model::{self, PoolKind};
 use tokio::time::Instant;
 
 use crate::admission::{Admission, Slot};
-use crate::budget::{Budget, Permit};
+use crate::budget::Budget;
 use crate::connect::{ConnectError, Target};
 use crate::error::AcquireError;
 use crate::gate::Limits;
-use crate::server::Server;
-use crate::store::{Store, Taken};
+use crate::store::{self, Store, Taken, Wish};
 
 /// While every connection of the pool is open and none of them idle, this long until it is looked at again.
 const EVICTION_RETRY: Duration = Duration::from_millis(2);
@@ -26,13 +25,11 @@ const BACKOFF_TICKS: (u32, u32) = (1, 32);
 pub(crate) struct Pool {
     pub(crate) kind: PoolKind,
     pub(crate) figures: model::Pool,
-    pub(crate) admission: Arc<Admission>,
+    pub(crate) admission: Admission,
     budget: Arc<Budget>,
     stores: Vec<Store>,
     /// Ticks of the slow clock, one a second.
     clock: AtomicU32,
-    /// Set when the pool takes back no servers any more.
-    retired: AtomicBool,
     /// Ticks to wait before connections are opened ahead again, and how long the next pause is.
     backoff: parking_lot::Mutex<(u32, u32)>,
 }
@@ -62,7 +59,6 @@ impl Pool {
             budget,
             stores,
             clock: AtomicU32::new(0),
-            retired: AtomicBool::new(false),
             backoff: parking_lot::Mutex::new((0, BACKOFF_TICKS.0)),
         }
     }
@@ -78,9 +74,8 @@ impl Pool {
 
     /// Puts a server back that is clean.
     pub(crate) fn put(&self, store: usize, mut taken: Taken) {
-        if self.retired.load(Ordering::Acquire) || !taken.switch.is_reusable() {
-            taken.farewell();
-            taken.broken = true;
+        if !taken.switch.is_reusable() {
+            return store::close(taken);
         }
         taken.idle_since = self.clock.load(Ordering::Relaxed);
         self.stores[store].put(taken);
@@ -90,21 +85,17 @@ impl Pool {
     pub(crate) async fn take_or_open(
         self: &Arc<Self>,
         store: usize,
-        slot: &Slot,
+        slot: &Slot<'_>,
         deadline: Instant,
     ) -> Result<Taken, AcquireError> {
         loop {
-            if let Some(taken) = self.take(store) {
-                return Ok(taken);
-            }
-            let (news, open) = self.stores[store].want();
-            if open {
+            let Wish { news, must_open } = match self.stores[store].take_or_wish() {
+                Ok(taken) => return Ok(taken),
+                Err(wish) => wish,
+            };
+            if must_open {
                 let pool = self.clone();
                 tokio::spawn(async move { pool.open_wanted(store).await });
-            }
-            // One may have come back between the look and the wish.
-            if let Some(taken) = self.take(store) {
-                return Ok(taken);
             }
             match tokio::time::timeout_at(deadline, news).await {
                 Ok(Ok(Ok(()))) | Ok(Err(_)) => {}
@@ -115,32 +106,30 @@ impl Pool {
     }
 
     async fn open_wanted(&self, store: usize) {
-        let target = self.stores[store].target();
-        let opened = match tokio::time::timeout(target.connect_timeout, self.make_room(store)).await {
-            Ok(permit) => self.open(target, permit).await,
-            Err(_) => Err(ConnectError::PoolFull),
+        let deadline = Instant::now() + self.stores[store].target().connect_timeout;
+        let opened = loop {
+            match self.open(&self.stores[store]).await {
+                Err(ConnectError::PoolFull) if Instant::now() < deadline => self.make_room(store).await,
+                opened => break opened,
+            }
         };
         self.stores[store].opened(opened);
     }
 
-    async fn open(&self, target: &Target, permit: Permit) -> Result<Box<Server>, ConnectError> {
-        let mut server = target.open(permit).await?;
-        server.idle_since = self.clock.load(Ordering::Relaxed);
-        Ok(server)
+    async fn open(&self, store: &Store) -> Result<Taken, ConnectError> {
+        let mut taken = store.open().await?;
+        taken.idle_since = self.clock.load(Ordering::Relaxed);
+        Ok(taken)
     }
 
-    /// A place in the budget, for which an idle server of another role is closed if need be. Who asks holds a slot, so
-    /// not all that is open can be in use: there is an idle one, or one that is just being opened or closed.
-    async fn make_room(&self, store: usize) -> Permit {
-        loop {
-            if let Some(permit) = self.budget.take() {
-                return permit;
-            }
-            let others = self.stores.iter().enumerate().filter(|&(at, _)| at != store).map(|(_, other)| other);
-            let most_idle = others.max_by_key(|other| other.idle());
-            if !most_idle.is_some_and(Store::evict) {
-                tokio::time::sleep(EVICTION_RETRY).await;
-            }
+    /// Closes an idle server of another role, whose place in the budget is then free, or lets a moment pass. Who asks
+    /// holds a slot, so not all that is open can be in use: there is an idle one, or one that is just being opened or
+    /// closed.
+    async fn make_room(&self, store: usize) {
+        let others = self.stores.iter().enumerate().filter(|&(at, _)| at != store).map(|(_, other)| other);
+        let most_idle = others.max_by_key(|other| other.idle());
+        if !most_idle.is_some_and(Store::evict) {
+            tokio::time::sleep(EVICTION_RETRY).await;
         }
     }
 
@@ -172,11 +161,11 @@ impl Pool {
             }
         }
         let mut failed = false;
-        while !self.retired.load(Ordering::Acquire) && self.budget.open() < self.figures.min {
+        while self.budget.open() < self.figures.min {
             let Some(store) = self.neediest() else { break };
-            let Some(permit) = self.budget.take() else { break };
-            match self.open(store.target(), permit).await {
-                Ok(server) => store.add(server),
+            match self.open(store).await {
+                Ok(taken) => store.put(taken),
+                Err(ConnectError::PoolFull) => break,
                 Err(error) => {
                     tracing::debug!(node = %store.target().node, pool = %self.kind, %error, "cannot open a connection ahead");
                     failed = true;
@@ -204,12 +193,10 @@ impl Pool {
         *self.backoff.lock() = (0, BACKOFF_TICKS.0);
     }
 
-    /// Closes what is idle and takes nothing back from now on.
+    /// Closes what is idle and takes nothing back from now on. Its housekeeping must have been told to end before, or it
+    /// would go on to open what is closed at once.
     pub(crate) fn retire(&self) {
-        self.retired.store(true, Ordering::Release);
-        for store in &self.stores {
-            while store.evict() {}
-        }
+        self.stores.iter().for_each(Store::retire);
     }
 
     /// Whether the connections of the minimum are open, or could not be opened.

@@ -1,8 +1,9 @@
 //! A server: one PostgreSQL connection, logged in, with what is known about it.
 
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::Context;
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -69,21 +70,13 @@ impl Server {
 
     /// Whether an idle server is still there: nothing unread, not closed by the other side, not told to go.
     ///
-    /// PostgreSQL says nothing to an idle connection except farewell, so anything to read means that it is over. Asks
-    /// what the runtime already knows of the socket; a system call happens only when that is "something to read".
+    /// PostgreSQL says nothing to an idle connection except farewell, so anything to read means that it is over. A
+    /// system call happens only when the runtime saw something to read. Polling would do as well, but it puts a waker in
+    /// the place of the session's, and says "nothing" without looking when the task has used up its turn.
     pub(crate) fn is_fit(&self) -> bool {
-        if self.broken || !self.switch.is_reusable() {
-            return false;
-        }
-        let mut cx = Context::from_waker(Waker::noop());
-        match self.stream.poll_read_ready(&mut cx) {
-            Poll::Pending => true,
-            Poll::Ready(Err(_)) => false,
-            Poll::Ready(Ok(())) => {
-                let mut byte = [0; 1];
-                matches!(self.stream.try_read(&mut byte), Err(error) if error.kind() == std::io::ErrorKind::WouldBlock)
-            }
-        }
+        let is_silent =
+            || matches!(self.stream.try_read(&mut [0; 1]), Err(error) if error.kind() == ErrorKind::WouldBlock);
+        !self.broken && self.switch.is_reusable() && is_silent()
     }
 }
 
@@ -116,7 +109,7 @@ impl CancelTarget {
         // Nothing is answered: the end of the stream says that the request was seen.
         match stream.read(&mut end).await {
             Ok(_) => Ok(()),
-            Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => Ok(()),
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => Ok(()),
             Err(error) => Err(error),
         }
     }

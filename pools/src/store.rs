@@ -1,20 +1,20 @@
-//! The idle servers of one (node, pool kind, server role), kept by bb8; and opening more.
+//! The idle servers of one (node, pool kind, server role), and opening more.
 //!
-//! bb8 is used as a store only. Its queue is not fair and hides connect errors until the waiter times out, so nobody
-//! ever waits in it: who comes here holds a slot of the pool's admission already. An idle server is taken by polling
-//! bb8's `get` once, which costs neither an allocation nor a timer; when there is none, a connection is opened by a
-//! task of its own (so that a session that leaves does not waste a half-made login), which ends by telling exactly one
-//! of those who want a server: "there is one", or the error.
+//! bb8 opens the connections and owns them: it counts them, and closes what is dropped broken. Its queue is left empty,
+//! because its `get` is not fair, hides connect errors until the waiter times out, and opens connections of its own
+//! accord when two ask at once for the last idle one. So each connection is taken out of bb8 as soon as it is open, for
+//! good; an idle server is such a handle on a stack of our own. Taking one is a pop, giving it back a push, and how many
+//! there are is the height of the stack.
+//!
+//! Who comes here holds a slot of the pool's admission already. When there is no idle server for it, a connection is
+//! opened by a task of its own (so that a session that leaves does not waste a half-made login), which ends by telling
+//! exactly one of those who want a server: "there is one", or the error.
 
 use std::collections::VecDeque;
-use std::future::Future;
-use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, Ordering};
-use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use bb8::{ManageConnection, PooledConnection, QueueStrategy};
+use bb8::{ManageConnection, PooledConnection, RunError};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
@@ -22,7 +22,7 @@ use crate::budget::Budget;
 use crate::connect::{ConnectError, Target};
 use crate::server::Server;
 
-/// An in-use server of the store; bb8 gets it back when this is dropped.
+/// A server, idle or in use. To be marked broken before it is dropped: bb8 then closes it.
 pub(crate) type Taken = PooledConnection<'static, Opener>;
 
 /// What a session that wants a server is told.
@@ -57,20 +57,32 @@ impl ManageConnection for Opener {
 #[derive(Debug)]
 pub(crate) struct Store {
     target: Arc<Target>,
-    pool: bb8::Pool<Opener>,
-    /// Servers in bb8. Raised after one is put in and lowered after one is taken out, so it may be behind for a moment.
-    idle: AtomicI32,
-    wanting: Mutex<Wanting>,
+    bb8: bb8::Pool<Opener>,
+    shelf: Mutex<Shelf>,
     /// Connections opened ahead for this role.
     pub(crate) min: u32,
 }
 
+/// What changes together. No server is dropped while it is locked, because closing one takes other locks.
 #[derive(Debug, Default)]
-struct Wanting {
-    queue: VecDeque<oneshot::Sender<Told>>,
+struct Shelf {
+    /// The one that was used last is at the end.
+    idle: Vec<Taken>,
+    wanting: VecDeque<oneshot::Sender<Told>>,
+    /// Set when nothing is taken back any more.
+    retired: bool,
+    /// Connections being opened for those who want one: never fewer than those.
     opening: usize,
     /// When the log was last told of a failure.
     complained: Option<Instant>,
+}
+
+/// The wish for a server, when none is idle.
+#[derive(Debug)]
+pub(crate) struct Wish {
+    pub(crate) news: oneshot::Receiver<Told>,
+    /// Whether who has the wish must see to it that a connection is opened, and [`Store::opened`] called.
+    pub(crate) must_open: bool,
 }
 
 /// The log hears of failing connections this often, however many statements ask for one.
@@ -79,17 +91,15 @@ const COMPLAIN_EVERY: Duration = Duration::from_secs(10);
 impl Store {
     /// A store for at most `max` servers, `min` of them opened ahead.
     pub(crate) fn new(target: Arc<Target>, budget: Arc<Budget>, min: u32, max: u32) -> Self {
-        let pool = bb8::Pool::builder()
+        let bb8 = bb8::Pool::builder()
             .max_size(max.max(1))
             .min_idle(None)
             .max_lifetime(None)
             .idle_timeout(None)
             .retry_connection(false)
             .test_on_check_out(false)
-            .queue_strategy(QueueStrategy::Lifo)
-            .connection_timeout(target.connect_timeout.max(Duration::from_millis(1)))
             .build_unchecked(Opener { target: target.clone(), budget });
-        Self { target, pool, idle: AtomicI32::new(0), wanting: Mutex::default(), min }
+        Self { target, bb8, shelf: Mutex::default(), min }
     }
 
     pub(crate) fn role(&self) -> &str {
@@ -101,131 +111,171 @@ impl Store {
     }
 
     pub(crate) fn idle(&self) -> u32 {
-        self.idle.load(Ordering::Acquire).max(0) as u32
+        self.shelf.lock().idle.len() as u32
     }
 
-    /// The most recently used idle server that is still there; must be called inside a tokio runtime.
+    /// The most recently used idle server that is still there.
     pub(crate) fn take(&self) -> Option<Taken> {
-        while let Some(mut taken) = self.take_any() {
-            if taken.is_fit() {
+        loop {
+            if let Some(taken) = fit(self.pop()?) {
                 return Some(taken);
             }
-            taken.broken = true;
         }
-        None
     }
 
-    fn take_any(&self) -> Option<Taken> {
-        if self.idle.load(Ordering::Acquire) <= 0 {
-            return None;
-        }
-        match pin!(self.pool.get_owned()).poll(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(Ok(taken)) => {
-                self.idle.fetch_sub(1, Ordering::AcqRel);
-                Some(taken)
+    /// The most recently used idle server that is still there, or the wish for one. It is one step, so that a server
+    /// that is given back is either found here or told to who waits.
+    pub(crate) fn take_or_wish(&self) -> Result<Taken, Wish> {
+        loop {
+            let mut shelf = self.shelf.lock();
+            let Some(taken) = shelf.idle.pop() else { return Err(shelf.wish()) };
+            drop(shelf);
+            if let Some(taken) = fit(taken) {
+                return Ok(taken);
             }
-            Poll::Ready(Err(_)) | Poll::Pending => None,
         }
     }
 
-    /// Puts a server back; it is closed instead when it is marked broken.
+    fn pop(&self) -> Option<Taken> {
+        self.shelf.lock().idle.pop()
+    }
+
+    /// Puts a fit server among the idle ones; a retired store closes it instead.
     pub(crate) fn put(&self, taken: Taken) {
-        let stays = !taken.broken;
-        drop(taken);
-        if stays {
-            self.idle.fetch_add(1, Ordering::AcqRel);
-            self.tell(Ok(()));
+        let mut shelf = self.shelf.lock();
+        if shelf.retired {
+            drop(shelf);
+            return close(taken);
         }
+        let waiting = shelf.put(taken);
+        drop(shelf);
+        self.tell(waiting, Ok(()));
     }
 
-    /// Puts a server that was just opened among the idle ones.
-    pub(crate) fn add(&self, server: Box<Server>) {
-        // bb8 refuses what exceeds max_size, which the budget has excluded; then the connection is closed.
-        if self.pool.add(server).is_ok() {
-            self.idle.fetch_add(1, Ordering::AcqRel);
-        }
-        self.tell(Ok(()));
+    /// Opens a connection.
+    ///
+    /// # Errors
+    /// [`ConnectError::PoolFull`] at once, when the budget has no place for it; or why it could not be opened.
+    pub(crate) async fn open(&self) -> Result<Taken, ConnectError> {
+        let server = self.bb8.dedicated_connection().await?;
+        // Each that bb8 counts has a place in the budget, which it leaves after bb8's count; so bb8 is never full here.
+        self.bb8.add(server).map_err(|_| ConnectError::PoolFull)?;
+        // Who takes one out has put one in, so there is one, be it that of another opening, and nothing waits here.
+        self.bb8.get_owned().await.map_err(|error| match error {
+            RunError::User(error) => error,
+            RunError::TimedOut => ConnectError::PoolFull,
+        })
     }
 
-    /// Whether the next one that wants a server must have a connection opened for it.
-    pub(crate) fn want(&self) -> (oneshot::Receiver<Told>, bool) {
-        let (told, news) = oneshot::channel();
-        let mut wanting = self.wanting.lock();
-        wanting.queue.retain(|waiting| !waiting.is_closed());
-        wanting.queue.push_back(told);
-        let open = wanting.opening < wanting.queue.len();
-        wanting.opening += usize::from(open);
-        (news, open)
-    }
-
-    /// The end of an opening that [`Store::want`] asked for.
-    pub(crate) fn opened(&self, opened: Result<Box<Server>, ConnectError>) {
-        self.wanting.lock().opening -= 1;
+    /// The end of an opening that a [`Wish`] asked for.
+    pub(crate) fn opened(&self, opened: Result<Taken, ConnectError>) {
+        let mut shelf = self.shelf.lock();
+        shelf.opening -= 1;
         match opened {
-            Ok(server) => self.add(server),
+            Ok(taken) if shelf.retired && shelf.wanting.is_empty() => {
+                drop(shelf);
+                close(taken);
+            }
+            Ok(taken) => {
+                let waiting = shelf.put(taken);
+                drop(shelf);
+                self.tell(waiting, Ok(()));
+            }
             Err(error) => {
-                self.complain(&error);
-                self.tell(Err(Arc::new(error)));
+                let waiting = shelf.wanting.pop_front();
+                let complains = shelf.complains(Instant::now());
+                drop(shelf);
+                if complains {
+                    // A login that fails while probes of another role succeed would otherwise be seen by clients only.
+                    tracing::warn!(node = %self.target.node, %error, "cannot open a connection that a statement waits for");
+                }
+                self.tell(waiting, Err(Arc::new(error)));
             }
         }
     }
 
-    /// A login that fails while probes of another role succeed would otherwise be seen by clients only.
-    fn complain(&self, error: &ConnectError) {
-        let now = Instant::now();
-        let mut wanting = self.wanting.lock();
-        if wanting.complained.is_none_or(|last| now.duration_since(last) >= COMPLAIN_EVERY) {
-            wanting.complained = Some(now);
-            tracing::warn!(node = %self.target.node, %error, "cannot open a connection that a statement waits for");
-        }
-    }
-
-    fn tell(&self, mut news: Told) {
-        let mut wanting = self.wanting.lock();
-        while let Some(waiting) = wanting.queue.pop_front() {
-            match waiting.send(news) {
+    /// Tells this one that was taken out of the queue, or, as it has left, the first who has not.
+    fn tell(&self, mut waiting: Option<oneshot::Sender<Told>>, mut news: Told) {
+        while let Some(first) = waiting {
+            match first.send(news) {
                 Ok(()) => return,
                 Err(unheard) => news = unheard,
             }
+            waiting = self.shelf.lock().wanting.pop_front();
         }
     }
 
     /// Closes the idle server that was used last; true if there was one.
     pub(crate) fn evict(&self) -> bool {
-        match self.take_any() {
-            Some(taken) => {
-                close(taken);
-                true
-            }
-            None => false,
-        }
+        self.pop().map(close).is_some()
+    }
+
+    /// Closes what is idle and takes nothing back from now on. Who waits still gets what is opened for it.
+    pub(crate) fn retire(&self) {
+        let idle = {
+            let mut shelf = self.shelf.lock();
+            shelf.retired = true;
+            std::mem::take(&mut shelf.idle)
+        };
+        idle.into_iter().for_each(close);
     }
 
     /// Looks at every idle server: those that are gone, or told to go, are closed, and those above the minimum that
     /// were not used since `used_since`. Takes no time worth speaking of: nothing here waits.
     pub(crate) fn sweep(&self, used_since: Option<u32>) {
-        let mut fit = Vec::new();
-        while let Some(mut taken) = self.take_any() {
-            if taken.is_fit() {
-                fit.push(taken);
-            } else {
-                taken.broken = true;
-            }
-        }
-        // The most recently used come out first and go in last.
-        let surplus = match used_since {
-            Some(since) => fit.iter().skip(self.min as usize).filter(|server| server.idle_since < since).count(),
-            None => 0,
+        let (unfit, surplus) = {
+            let mut shelf = self.shelf.lock();
+            let unfit: Vec<_> = shelf.idle.extract_if(.., |server| !server.is_fit()).collect();
+            let spare = shelf.idle.len().saturating_sub(self.min as usize);
+            let is_unused = |server: &&Taken| used_since.is_some_and(|since| server.idle_since < since);
+            let surplus = shelf.idle[..spare].iter().take_while(is_unused).count();
+            (unfit, shelf.idle.drain(..surplus).collect::<Vec<_>>())
         };
-        fit.drain(fit.len() - surplus..).for_each(close);
-        for taken in fit.into_iter().rev() {
-            self.put(taken);
-        }
+        unfit.into_iter().for_each(discard);
+        surplus.into_iter().for_each(close);
     }
 }
 
+impl Shelf {
+    fn put(&mut self, taken: Taken) -> Option<oneshot::Sender<Told>> {
+        self.idle.push(taken);
+        self.wanting.pop_front()
+    }
+
+    fn wish(&mut self) -> Wish {
+        let (told, news) = oneshot::channel();
+        self.wanting.retain(|waiting| !waiting.is_closed());
+        self.wanting.push_back(told);
+        let must_open = self.opening < self.wanting.len();
+        self.opening += usize::from(must_open);
+        Wish { news, must_open }
+    }
+
+    fn complains(&mut self, now: Instant) -> bool {
+        let is_due = self.complained.is_none_or(|last| now.duration_since(last) >= COMPLAIN_EVERY);
+        if is_due {
+            self.complained = Some(now);
+        }
+        is_due
+    }
+}
+
+/// The server, if it is still there.
+fn fit(taken: Taken) -> Option<Taken> {
+    if taken.is_fit() {
+        return Some(taken);
+    }
+    discard(taken);
+    None
+}
+
+/// Closes a server that is gone.
+fn discard(mut taken: Taken) {
+    taken.broken = true;
+}
+
 /// Closes a server that is fit: it takes its leave.
-fn close(mut taken: Taken) {
+pub(crate) fn close(mut taken: Taken) {
     taken.farewell();
     taken.broken = true;
 }

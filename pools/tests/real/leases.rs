@@ -224,9 +224,31 @@ async fn many_sessions_on_few_servers_all_get_their_turn_and_emergencies_at_once
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "open: with two workers, one run in three ends with fewer idle servers than open connections"]
 async fn when_everybody_is_gone_all_open_connections_are_idle() {
     let cluster = Cluster::primary();
     let general = crowd(&cluster).await;
     eventually(Duration::from_secs(10), "all that is open is idle", || general().idle == general().open).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_only_looks_for_an_idle_server_opens_none() {
+    let cluster = Cluster::primary();
+    let fleet = Arc::new(start(&config(&[cluster.port], SMALL), None).await);
+    let general = || fleet.status()[0].pools.iter().find(|pool| pool.kind == GENERAL).copied().unwrap();
+    assert_eq!((general().open, general().idle), (1, 1));
+    let looking: Vec<_> = (0..2)
+        .map(|_| {
+            let fleet = fleet.clone();
+            tokio::spawn(async move {
+                for _ in 0..20_000 {
+                    fleet.shard(0)[0].try_acquire(GENERAL, Class::Normal, "app").into_iter().for_each(release);
+                }
+            })
+        })
+        .collect();
+    for looker in looking {
+        looker.await.unwrap();
+    }
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!((general().open, general().idle), (1, 1));
 }
