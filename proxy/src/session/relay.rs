@@ -137,6 +137,10 @@ impl Session {
                     Poll::Pending => {}
                 }
             }
+            if self.receipt.is_some() {
+                // The statement cannot go before its record is written, which comes next; then the client is looked at.
+                return self.park(cx);
+            }
             match self.read_client(cx) {
                 Poll::Ready(Some(wake)) => return Poll::Ready(wake),
                 Poll::Ready(None) => progress = true,
