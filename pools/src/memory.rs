@@ -10,7 +10,7 @@ const MAX_PREPARED: usize = 500;
 #[derive(Debug, Default)]
 pub struct ServerMemory {
     /// Statements prepared here, each with the tick of its last use.
-    prepared: HashMap<u64, u64>,
+    prepared: foldhash::HashMap<u64, u64>,
     tick: u64,
     /// The statement that is prepared as the unnamed one.
     pub unnamed: Option<u64>,

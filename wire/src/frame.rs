@@ -3,6 +3,7 @@
 use bytes::{BufMut, BytesMut};
 
 use crate::error::ProtocolError;
+use crate::read::find_nul;
 
 /// The longest untyped packet, its length field included. PostgreSQL's MAX_STARTUP_PACKET_LENGTH
 /// (`src/include/libpq/pqcomm.h`) is 10000 and counts what is behind the length field (`ProcessStartupPacket`).
@@ -84,7 +85,7 @@ pub(crate) fn put_length(out: &mut BytesMut, len: usize) {
 /// out; no caller has one, and this is the border at which it matters.
 #[inline]
 pub(crate) fn put_string(out: &mut BytesMut, string: &[u8]) {
-    match memchr::memchr(0, string) {
+    match find_nul(string) {
         None => out.put_slice(string),
         Some(_) => string.split(|byte| *byte == 0).for_each(|piece| out.put_slice(piece)),
     }

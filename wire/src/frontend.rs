@@ -4,7 +4,7 @@ use bytes::{BufMut, BytesMut};
 
 use crate::error::ProtocolError;
 use crate::frame::{put, put_string, put_with};
-use crate::read::Reader;
+use crate::read::{Reader, find_nul};
 use crate::tag::frontend as tag;
 
 /// The text of a Query, without its NUL.
@@ -242,9 +242,9 @@ pub fn put_parse(out: &mut BytesMut, name: &[u8], text: &[u8], types: &[u32]) {
 /// passed on as it is, for the server to refuse.
 #[inline]
 pub fn put_bind_renamed(out: &mut BytesMut, body: &[u8], statement: &[u8]) {
-    let portal_end = memchr::memchr(0, body).map_or(body.len(), |end| end + 1);
+    let portal_end = find_nul(body).map_or(body.len(), |end| end + 1);
     let (portal, rest) = body.split_at(portal_end);
-    let rest = memchr::memchr(0, rest).map_or(&rest[rest.len()..], |end| &rest[end + 1..]);
+    let rest = find_nul(rest).map_or(&rest[rest.len()..], |end| &rest[end + 1..]);
     out.reserve(body.len() + statement.len() + 6);
     put_with(out, tag::BIND, |out| {
         out.put_slice(portal);

@@ -2,6 +2,19 @@
 
 use crate::error::ProtocolError;
 
+/// Names are a few bytes long or empty; before a search in steps of 32 bytes has begun, most of them have ended.
+const SHORT: usize = 16;
+
+/// Where the first NUL is.
+#[inline]
+pub(crate) fn find_nul(bytes: &[u8]) -> Option<usize> {
+    let short = &bytes[..bytes.len().min(SHORT)];
+    match short.iter().position(|byte| *byte == 0) {
+        None if bytes.len() > SHORT => memchr::memchr(0, &bytes[SHORT..]).map(|at| at + SHORT),
+        found => found,
+    }
+}
+
 /// What is left of a body. Each step takes bytes off the front or fails; nothing is reserved by a peer's count.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Reader<'a> {
@@ -51,7 +64,7 @@ impl<'a> Reader<'a> {
     /// A string without its NUL.
     #[inline]
     pub(crate) fn string(&mut self) -> Result<&'a [u8], ProtocolError> {
-        let end = memchr::memchr(0, self.rest).ok_or_else(|| self.invalid("a string has no end"))?;
+        let end = find_nul(self.rest).ok_or_else(|| self.invalid("a string has no end"))?;
         let string = &self.rest[..end];
         self.rest = &self.rest[end + 1..];
         Ok(string)
@@ -87,5 +100,22 @@ impl<'a> Reader<'a> {
     #[cold]
     fn short(&self) -> ProtocolError {
         self.invalid("it is shorter than its contents")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::find_nul;
+
+    #[test]
+    fn a_nul_is_found_wherever_it_stands() {
+        for len in 0..40 {
+            let mut bytes = vec![b'x'; len];
+            assert_eq!(find_nul(&bytes), None);
+            for at in (0..len).rev() {
+                bytes[at] = 0;
+                assert_eq!(find_nul(&bytes), Some(at), "the first of those from {at} on, in {len} bytes");
+            }
+        }
     }
 }

@@ -13,11 +13,11 @@ use super::{Attached, Session, Tx, TxChange, attach};
 
 impl Session {
     /// Takes over what the replies changed.
-    pub(super) fn apply(&mut self, heard: Heard) {
-        for event in heard.events {
+    pub(super) fn apply(&mut self, heard: &mut Heard) {
+        for event in heard.events.drain(..) {
             self.note(event);
         }
-        for (name, id) in heard.unparsed {
+        for (name, id) in heard.unparsed.drain(..) {
             if self.prepared.get(&name).is_some_and(|statement| statement.id == id) {
                 self.prepared.remove(&name);
             }

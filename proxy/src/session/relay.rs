@@ -264,7 +264,7 @@ impl Session {
         let frames = heard.copy_in == Some(true) || heard.skip_to_sync;
         let failure = heard.fatal.take();
         let silent_failure = heard.silent_failure.take();
-        self.apply(heard);
+        self.apply(&mut heard);
         if written.is_err() {
             return Some(Wake::ClientGone);
         }

@@ -120,7 +120,15 @@ impl Session {
         failed: &[usize],
         pending: &mut Pending,
     ) -> Result<(), Refusal> {
-        let mut seen: SmallVec<[(Evidence, Places); 1]> = SmallVec::new();
+        if let [statement] = &analysed.shape.statements[..] {
+            let evidence = self.state.analyser.evidence(analysed, 0, sql, params)?;
+            let (note, located) = self.resolve(&evidence);
+            pending.notes.push(note);
+            let ask = Ask::new(statement, &evidence, &located);
+            pending.decisions = self.decide_as(self.opened_by(analysed), &[ask], failed)?;
+            return Ok(());
+        }
+        let mut seen: SmallVec<[(Evidence, Places); 2]> = SmallVec::new();
         for n in 0..analysed.shape.statements.len() {
             let evidence = self.state.analyser.evidence(analysed, n, sql, params)?;
             let (note, located) = self.resolve(&evidence);
