@@ -11,8 +11,7 @@ use crate::statement::{Literal, LiteralKind};
 
 mod literals;
 
-pub(crate) use literals::continuation;
-use literals::{End, dollar_end, number_end, string_end};
+pub(crate) use literals::{End, continuation, dollar_end, number_end, string_end};
 
 /// The literals of one text.
 pub(crate) type Literals = SmallVec<[Literal; 8]>;
@@ -35,6 +34,8 @@ pub(crate) struct Lexed {
     pub(crate) params: u16,
     /// False where only the parser can tell what this text is.
     pub(crate) sure: bool,
+    /// True where literals were left in the shape.
+    pub(crate) kept: bool,
 }
 
 const SPACE: u8 = 0;
@@ -76,7 +77,7 @@ static CLASS: [u8; 256] = {
 };
 
 /// True for bytes that continue an identifier.
-static CONTINUES: [bool; 256] = {
+pub(crate) static CONTINUES: [bool; 256] = {
     let mut yes = [false; 256];
     let mut i = 0;
     while i < 256 {
@@ -87,7 +88,7 @@ static CONTINUES: [bool; 256] = {
 };
 
 /// The byte that stands in a shape for a literal of this kind and length. None of them can stand in a text that is "sure".
-const fn marker(kind: LiteralKind, length: usize) -> u8 {
+pub(crate) const fn marker(kind: LiteralKind, length: usize) -> u8 {
     match kind {
         LiteralKind::String => 1,
         LiteralKind::Escape => 2,
@@ -108,10 +109,19 @@ pub(crate) fn lex(text: &[u8], buffer: &mut Vec<u8>, literals: &mut Literals, cu
     if buffer.len() < text.len() {
         buffer.resize(text.len(), 0);
     }
-    let mut lexer =
-        Lexer { text, at: 0, out: &mut buffer[..text.len()], len: 0, literals, params: 0, sure: true, keep: false };
+    let mut lexer = Lexer {
+        text,
+        at: 0,
+        out: &mut buffer[..text.len()],
+        len: 0,
+        literals,
+        params: 0,
+        sure: true,
+        keep: false,
+        kept: false,
+    };
     lexer.run(cut);
-    Lexed { shape: lexer.len, params: lexer.params, sure: lexer.sure }
+    Lexed { shape: lexer.len, params: lexer.params, sure: lexer.sure, kept: lexer.kept }
 }
 
 struct Lexer<'a> {
@@ -126,6 +136,8 @@ struct Lexer<'a> {
     sure: bool,
     /// The statement keeps its literals in the shape.
     keep: bool,
+    /// A literal was kept.
+    kept: bool,
 }
 
 impl Lexer<'_> {
@@ -226,6 +238,7 @@ impl Lexer<'_> {
         self.sure &= end.sure;
         self.literals.push(Literal { start: start as u32, end: end.at as u32, kind });
         if self.keep {
+            self.kept = true;
             self.copy(length);
         } else {
             self.push(marker(kind, length));

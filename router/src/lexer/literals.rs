@@ -1,6 +1,7 @@
 //! Where literals end: the part of the lexer that looks at values.
 //!
-//! Each of these reads from its literal's beginning to the right and knows nothing of what came before.
+//! Each of these reads from its literal's beginning to the right and knows nothing of what came before, so that a text
+//! can be read by a template of its shape with the very rules by which it would be lexed.
 
 use super::CONTINUES;
 use crate::statement::LiteralKind;
@@ -41,7 +42,15 @@ pub(crate) fn string_end(text: &[u8], mut at: usize, kind: LiteralKind) -> End {
 }
 
 /// A string that was closed right before `at` goes on where a newline and another quote follow: the byte behind that quote.
-pub(crate) fn continuation(text: &[u8], mut at: usize) -> Option<usize> {
+#[inline]
+pub(crate) fn continuation(text: &[u8], at: usize) -> Option<usize> {
+    match text.get(at)? {
+        b' ' | 0x09..=0x0d | b'-' => continuation_behind_space(text, at),
+        _ => None,
+    }
+}
+
+fn continuation_behind_space(text: &[u8], mut at: usize) -> Option<usize> {
     let mut newline = false;
     loop {
         match text.get(at)? {
