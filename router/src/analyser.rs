@@ -96,8 +96,9 @@ impl Analyser {
         if sql.len() > MAX_TEXT_BYTES {
             return Err(Refusal::new(RefusalKind::Unsupported, "the statement is longer than 1 GiB"));
         }
-        match TEMPLATES.with_borrow_mut(|templates| templates.read(self.number, sql)) {
-            Some(analysed) => Ok(analysed),
+        let mut literals = Literals::new();
+        match TEMPLATES.with_borrow_mut(|templates| templates.read(self.number, sql, &mut literals)) {
+            Some(shape) => Ok(Analysed { shape, literals }),
             None => self.analyse_by_shape(sql),
         }
     }

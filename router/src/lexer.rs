@@ -11,7 +11,7 @@ use crate::statement::{Literal, LiteralKind};
 
 mod literals;
 
-pub(crate) use literals::{End, continuation, dollar_end, number_end, string_end};
+pub(crate) use literals::{End, continuation, dollar_end, number_end, plain_string_end, string_end, word_at};
 
 /// The literals of one text.
 pub(crate) type Literals = SmallVec<[Literal; 8]>;

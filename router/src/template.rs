@@ -10,8 +10,8 @@
 
 use std::sync::Arc;
 
-use crate::lexer::{CONTINUES, Lexed, Literals, dollar_end, marker, number_end, string_end};
-use crate::statement::{Analysed, Literal, LiteralKind, Shape};
+use crate::lexer::{CONTINUES, Lexed, Literals, dollar_end, marker, number_end, plain_string_end, string_end, word_at};
+use crate::statement::{Literal, LiteralKind, Shape};
 
 /// A text of one shape, and where literals stand in it.
 #[derive(Debug)]
@@ -55,10 +55,18 @@ impl Template {
         Self { fixed: fixed.into(), holes: holes.into() }
     }
 
-    /// The literals of `text`, if it is of this shape and UTF-8.
+    /// Whether `text` is of this shape and UTF-8. Its literals are put into `literals`, which is empty, and is again if not.
     #[inline]
-    fn read(&self, text: &[u8]) -> Option<Literals> {
-        let mut literals = Literals::with_capacity(self.holes.len());
+    fn read(&self, text: &[u8], literals: &mut Literals) -> bool {
+        let read = self.read_holes(text, literals).is_some();
+        if !read {
+            literals.clear();
+        }
+        read
+    }
+
+    #[inline]
+    fn read_holes(&self, text: &[u8], literals: &mut Literals) -> Option<()> {
         let (mut fixed, mut rest) = (&self.fixed[..], text);
         for hole in &self.holes {
             let (before, behind) = fixed.split_at_checked(hole.fixed as usize)?;
@@ -70,7 +78,7 @@ impl Template {
             literals.push(Literal { start: start as u32, end: end as u32, kind: hole.kind });
             rest = text.get(end..)?;
         }
-        (rest == fixed).then_some(literals)
+        (rest == fixed).then_some(())
     }
 }
 
@@ -80,6 +88,11 @@ impl Hole {
     /// a literal's first and last bytes are ASCII: the text is UTF-8 as a whole if all insides are.
     #[inline]
     fn end(&self, text: &[u8], start: usize, inside: usize) -> Option<usize> {
+        if self.kind == LiteralKind::String
+            && let Some(end) = plain_string_end(text, inside)
+        {
+            return Some(end);
+        }
         let end = match self.kind {
             LiteralKind::Integer | LiteralKind::Numeric => {
                 text.get(inside).filter(|byte| byte.is_ascii_digit())?;
@@ -90,7 +103,7 @@ impl Hole {
             kind => string_end(text, inside, kind),
         };
         let value = text.get(inside..end.at)?;
-        (end.sure && (value.is_ascii() || std::str::from_utf8(value).is_ok())).then_some(end.at)
+        (end.sure && std::str::from_utf8(value).is_ok()).then_some(end.at)
     }
 }
 
@@ -150,28 +163,23 @@ impl Templates {
         Self { sets: [const { Vec::new() }; SETS], now: 0, crowded: 0 }
     }
 
-    /// What this analyser found for an earlier text, if `text` differs from it in nothing but its literals.
+    /// What this analyser found for an earlier text, if `text` differs from it in nothing but its literals. These are put
+    /// into `literals`, which is empty.
     #[inline]
-    pub(crate) fn read(&mut self, analyser: u64, text: &[u8]) -> Option<Analysed> {
+    pub(crate) fn read(&mut self, analyser: u64, text: &[u8], literals: &mut Literals) -> Option<Arc<Shape>> {
         let key = beginning(text);
         let set = &mut self.sets[set_of(key)];
-        for way in 0..set.len() {
-            let entry = &mut set[way];
-            if entry.key != key || entry.analyser != analyser {
-                continue;
-            }
-            if let Some(literals) = entry.template.read(text) {
-                self.now += 1;
-                entry.used = self.now;
-                let shape = entry.shape.clone();
-                // The first is the one asked for last.
-                if way > 0 {
-                    set.swap(0, way);
-                }
-                return Some(Analysed { shape, literals });
-            }
+        let way = set
+            .iter()
+            .position(|entry| entry.key == key && entry.analyser == analyser && entry.template.read(text, literals))?;
+        // The first is the one asked for last.
+        if way > 0 {
+            set.swap(0, way);
         }
-        None
+        let entry = set.first_mut()?;
+        self.now += 1;
+        entry.used = self.now;
+        Some(entry.shape.clone())
     }
 
     /// Keeps a text that no template matched and that was sure, as a template of its shape.
@@ -215,20 +223,17 @@ fn beginning(text: &[u8]) -> u64 {
     }
 }
 
-/// The same for texts that may have a literal in their first 32 bytes, or that are shorter.
+/// The same, for texts that may have a literal in their first 32 bytes, or that are shorter.
+#[inline(never)]
 fn beginning_with_care(text: &[u8]) -> u64 {
-    let (mut hash, mut rest) = (0, text);
-    for _ in 0..4 {
-        let Some((word, behind)) = rest.split_first_chunk() else {
-            let word = last_word(text, rest.len());
-            return add(hash, before_literal(text, text.len() - rest.len(), word).unwrap_or(word));
-        };
-        let word = u64::from_le_bytes(*word);
-        if let Some(word) = before_literal(text, text.len() - rest.len(), word) {
+    let (mut hash, mut at) = (0, 0);
+    while at < text.len() && at < 32 {
+        let word = word_at(text, at);
+        if let Some(word) = before_literal(text, at, word) {
             return add(hash, word);
         }
         hash = add(hash, word);
-        rest = behind;
+        at += 8;
     }
     hash
 }
@@ -236,16 +241,6 @@ fn beginning_with_care(text: &[u8]) -> u64 {
 #[inline]
 fn add(hash: u64, word: u64) -> u64 {
     (hash ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29)
-}
-
-/// The last `count` bytes, fewer than eight, with zeros behind.
-#[inline]
-fn last_word(text: &[u8], count: usize) -> u64 {
-    match text.last_chunk() {
-        Some(word) if count > 0 => u64::from_le_bytes(*word) >> ((8 - count) * 8),
-        Some(_) => 0,
-        None => text.iter().rev().fold(0, |word, &byte| word << 8 | u64::from(byte)),
-    }
 }
 
 /// The bytes of the word at `at` that stand before a literal's first byte, if one may begin in this word.

@@ -16,7 +16,46 @@ pub(crate) struct End {
 }
 
 /// The end of a string whose first byte behind the opening quote is at `at`.
-pub(crate) fn string_end(text: &[u8], mut at: usize, kind: LiteralKind) -> End {
+pub(crate) fn string_end(text: &[u8], at: usize, kind: LiteralKind) -> End {
+    // What is not plain is looked at again from its beginning.
+    let plain = if kind == LiteralKind::String { plain_string_end(text, at) } else { None };
+    plain.map_or_else(|| any_string_end(text, at, kind), |at| End { at, sure: true })
+}
+
+/// The same for most strings without a prefix: a uuid, a code, a name. At most 64 bytes, all of them ASCII, with no
+/// quote among them, and nothing behind the closing one by which the string might go on.
+#[inline]
+pub(crate) fn plain_string_end(text: &[u8], from: usize) -> Option<usize> {
+    const ONES: u64 = u64::from_le_bytes([1; 8]);
+    let mut at = from;
+    while at < text.len() && at < from + 64 {
+        let word = word_at(text, at);
+        let quote = word ^ (ONES * b'\'' as u64);
+        // The high bit of the first byte that is a quote or not ASCII, and of others behind it.
+        let marked = (quote.wrapping_sub(ONES) & !quote | word) & (ONES * 0x80);
+        if marked != 0 {
+            at += marked.trailing_zeros() as usize / 8;
+            let ends = text.get(at) == Some(&b'\'')
+                && text.get(at + 1).is_none_or(|next| *next != b'\'' && !may_continue(*next));
+            return ends.then_some(at + 1);
+        }
+        at += 8;
+    }
+    None
+}
+
+/// The eight bytes from `at` on, the first of them lowest, with zeros for those behind the end.
+#[inline]
+pub(crate) fn word_at(text: &[u8], at: usize) -> u64 {
+    let rest = text.get(at..).unwrap_or_default();
+    match (rest.first_chunk(), text.last_chunk()) {
+        (Some(word), _) => u64::from_le_bytes(*word),
+        (None, Some(last)) if !rest.is_empty() => u64::from_le_bytes(*last) >> ((8 - rest.len()) * 8),
+        _ => rest.iter().rev().fold(0, |word, &byte| word << 8 | u64::from(byte)),
+    }
+}
+
+pub(super) fn any_string_end(text: &[u8], mut at: usize, kind: LiteralKind) -> End {
     let escapes = kind == LiteralKind::Escape;
     let mut sure = true;
     loop {
@@ -44,10 +83,12 @@ pub(crate) fn string_end(text: &[u8], mut at: usize, kind: LiteralKind) -> End {
 /// A string that was closed right before `at` goes on where a newline and another quote follow: the byte behind that quote.
 #[inline]
 pub(crate) fn continuation(text: &[u8], at: usize) -> Option<usize> {
-    match text.get(at)? {
-        b' ' | 0x09..=0x0d | b'-' => continuation_behind_space(text, at),
-        _ => None,
-    }
+    if may_continue(*text.get(at)?) { continuation_behind_space(text, at) } else { None }
+}
+
+/// Whether what follows a closed string begins with this byte, if the string goes on.
+fn may_continue(next: u8) -> bool {
+    matches!(next, b' ' | b'\t' | b'\n' | 0x0b | 0x0c | b'\r' | b'-')
 }
 
 fn continuation_behind_space(text: &[u8], mut at: usize) -> Option<usize> {
