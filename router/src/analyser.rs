@@ -1,11 +1,13 @@
 //! From a statement's text to its analysis, and from an analysis with its values to the patients it touches.
 //!
-//! The text is always lexed; its shape is looked up by its full bytes, and only a shape not seen before is parsed. What
-//! depends on a value (a key, a setting) is read from the text or the parameters each time, never from the cache.
+//! A text that differs from a recent one in its literals alone is read by that one's template. Any other is lexed; its
+//! shape is looked up by its full bytes, and only a shape not seen before is parsed. What depends on a value (a key, a
+//! setting) is read from the text or the parameters each time, never from the cache.
 
 use std::borrow::Cow;
 use std::cell::RefCell;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use pgward_config::{Config, KeyType, PatientRegion};
 use quick_cache::Weighter;
@@ -18,6 +20,7 @@ use crate::evidence::{Evidence, KeySource, Mention, Params, PatientKey, Slot, Wh
 use crate::lexer::{Cut, Literals, lex};
 use crate::refusal::{Refusal, RefusalKind};
 use crate::statement::{Action, Analysed, Literal, SetConfig, SetConfigValue, Setting, Shape, Value};
+use crate::template::Templates;
 use crate::values::{self, oid};
 
 /// Longer shapes are not kept: they are bulk statements that hardly come twice.
@@ -34,6 +37,8 @@ const MAX_TEXT_BYTES: usize = 1 << 30;
 pub struct Analyser {
     pub(crate) tables: Tables,
     key_type: KeyType,
+    /// No other analyser of this process has the same.
+    number: u64,
     shapes: Cache<Box<[u8]>, Arc<Shape>, ByLength, foldhash::quality::RandomState>,
 }
 
@@ -51,7 +56,12 @@ impl Weighter<Box<[u8]>, Arc<Shape>> for ByLength {
 thread_local! {
     /// The shape of the text at hand; kept so that a look-up allocates nothing.
     static SHAPE: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    /// Of whichever analysers this thread used.
+    static TEMPLATES: RefCell<Templates> = const { RefCell::new(Templates::new()) };
 }
+
+/// The number of the next analyser.
+static NEXT: AtomicU64 = AtomicU64::new(0);
 
 impl Analyser {
     /// An analyser for these tables and functions, with an empty cache.
@@ -60,6 +70,7 @@ impl Analyser {
         Self {
             tables: Tables::new(config, catalog),
             key_type: config.sharding.key_type,
+            number: NEXT.fetch_add(1, Ordering::Relaxed),
             shapes: Cache::with(
                 (weight / (SHAPE_OVERHEAD_BYTES + 256)) as usize,
                 weight,
@@ -85,6 +96,14 @@ impl Analyser {
         if sql.len() > MAX_TEXT_BYTES {
             return Err(Refusal::new(RefusalKind::Unsupported, "the statement is longer than 1 GiB"));
         }
+        let mut literals = Literals::new();
+        match TEMPLATES.with_borrow_mut(|templates| templates.read(self.number, sql, &mut literals)) {
+            Some(shape) => Ok(Analysed { shape, literals }),
+            None => self.analyse_by_shape(sql),
+        }
+    }
+
+    fn analyse_by_shape(&self, sql: &[u8]) -> Result<Analysed, Refusal> {
         SHAPE.with_borrow_mut(|buffer| {
             let mut literals = Literals::new();
             let lexed = lex(sql, buffer, &mut literals, Cut::Neutral);
@@ -92,6 +111,8 @@ impl Analyser {
             let utf8 = std::str::from_utf8(sql).is_ok();
             let cacheable = lexed.sure && utf8 && lexed.shape <= MAX_CACHED_SHAPE_BYTES;
             if cacheable && let Some(shape) = self.shapes.get(&buffer[..lexed.shape]) {
+                // Only what comes a second time is worth a template.
+                TEMPLATES.with_borrow_mut(|templates| templates.keep(self.number, sql, lexed, &literals, &shape));
                 return Ok(Analysed { shape, literals });
             }
             let shape = Arc::new(analysis::shape(&self.tables, sql, &literals, lexed.params)?);

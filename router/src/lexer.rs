@@ -9,6 +9,10 @@ use smallvec::SmallVec;
 
 use crate::statement::{Literal, LiteralKind};
 
+mod literals;
+
+pub(crate) use literals::{End, continuation, dollar_end, number_end, plain_string_end, string_end, word_at};
+
 /// The literals of one text.
 pub(crate) type Literals = SmallVec<[Literal; 8]>;
 
@@ -30,6 +34,8 @@ pub(crate) struct Lexed {
     pub(crate) params: u16,
     /// False where only the parser can tell what this text is.
     pub(crate) sure: bool,
+    /// True where literals were left in the shape.
+    pub(crate) kept: bool,
 }
 
 const SPACE: u8 = 0;
@@ -71,7 +77,7 @@ static CLASS: [u8; 256] = {
 };
 
 /// True for bytes that continue an identifier.
-static CONTINUES: [bool; 256] = {
+pub(crate) static CONTINUES: [bool; 256] = {
     let mut yes = [false; 256];
     let mut i = 0;
     while i < 256 {
@@ -81,8 +87,8 @@ static CONTINUES: [bool; 256] = {
     yes
 };
 
-/// The byte that stands in a shape for a literal of this kind. None of them can stand in a text that is "sure".
-const fn marker(kind: LiteralKind, long: bool) -> u8 {
+/// The byte that stands in a shape for a literal of this kind and length. None of them can stand in a text that is "sure".
+pub(crate) const fn marker(kind: LiteralKind, length: usize) -> u8 {
     match kind {
         LiteralKind::String => 1,
         LiteralKind::Escape => 2,
@@ -90,7 +96,7 @@ const fn marker(kind: LiteralKind, long: bool) -> u8 {
         LiteralKind::Bit => 4,
         LiteralKind::Dollar => 5,
         // Integers that may not fit int4 are another token to the grammar.
-        LiteralKind::Integer if long => 7,
+        LiteralKind::Integer if length > 9 => 7,
         LiteralKind::Integer => 6,
         LiteralKind::Numeric => 8,
     }
@@ -103,10 +109,19 @@ pub(crate) fn lex(text: &[u8], buffer: &mut Vec<u8>, literals: &mut Literals, cu
     if buffer.len() < text.len() {
         buffer.resize(text.len(), 0);
     }
-    let mut lexer =
-        Lexer { text, at: 0, out: &mut buffer[..text.len()], len: 0, literals, params: 0, sure: true, keep: false };
+    let mut lexer = Lexer {
+        text,
+        at: 0,
+        out: &mut buffer[..text.len()],
+        len: 0,
+        literals,
+        params: 0,
+        sure: true,
+        keep: false,
+        kept: false,
+    };
     lexer.run(cut);
-    Lexed { shape: lexer.len, params: lexer.params, sure: lexer.sure }
+    Lexed { shape: lexer.len, params: lexer.params, sure: lexer.sure, kept: lexer.kept }
 }
 
 struct Lexer<'a> {
@@ -121,6 +136,8 @@ struct Lexer<'a> {
     sure: bool,
     /// The statement keeps its literals in the shape.
     keep: bool,
+    /// A literal was kept.
+    kept: bool,
 }
 
 impl Lexer<'_> {
@@ -214,16 +231,18 @@ impl Lexer<'_> {
         self.at = end;
     }
 
-    /// Ends a literal that began at `start` and ends before `end`.
+    /// Cuts the literal that begins at `self.at`.
     #[inline]
-    fn literal(&mut self, start: usize, end: usize, kind: LiteralKind) {
-        self.literals.push(Literal { start: start as u32, end: end as u32, kind });
+    fn literal(&mut self, end: End, kind: LiteralKind) {
+        let (start, length) = (self.at, end.at - self.at);
+        self.sure &= end.sure;
+        self.literals.push(Literal { start: start as u32, end: end.at as u32, kind });
         if self.keep {
-            self.at = start;
-            self.copy(end - start);
+            self.kept = true;
+            self.copy(length);
         } else {
-            self.push(marker(kind, end - start > 9));
-            self.at = end;
+            self.push(marker(kind, length));
+            self.at = end.at;
         }
     }
 
@@ -260,32 +279,8 @@ impl Lexer<'_> {
 
     /// A string whose opening quote is at `quote`; prefixes lie before it, from `self.at`.
     fn string(&mut self, quote: usize, kind: LiteralKind) {
-        let (text, start) = (self.text, self.at);
-        let escapes = kind == LiteralKind::Escape;
-        let mut at = quote + 1;
-        loop {
-            let rest = text.get(at..).unwrap_or_default();
-            let found = if escapes { memchr::memchr2(b'\'', b'\\', rest) } else { memchr::memchr(b'\'', rest) };
-            at += found.unwrap_or(rest.len());
-            match text.get(at) {
-                None => {
-                    self.sure = false;
-                    return self.literal(start, text.len(), kind);
-                }
-                Some(b'\\') => at += 2,
-                Some(_) => {
-                    at += 1;
-                    if text.get(at) == Some(&b'\'') {
-                        self.sure &= kind != LiteralKind::Bit;
-                        at += 1;
-                    } else if let Some(next) = continuation(text, at) {
-                        at = next;
-                    } else {
-                        return self.literal(start, at, kind);
-                    }
-                }
-            }
-        }
+        let end = string_end(self.text, quote + 1, kind);
+        self.literal(end, kind);
     }
 
     /// `"…"`, with a prefix of `prefix` bytes.
@@ -310,40 +305,8 @@ impl Lexer<'_> {
     }
 
     fn number(&mut self) {
-        let (text, start) = (self.text, self.at);
-        let digits = |mut at: usize| {
-            while text.get(at).is_some_and(u8::is_ascii_digit) {
-                at += 1;
-            }
-            at
-        };
-        let mut kind = LiteralKind::Integer;
-        let mut at = digits(start);
-        if text.get(at) == Some(&b'.') {
-            if text.get(at + 1) == Some(&b'.') {
-                self.sure = false;
-                return self.literal(start, at, kind);
-            }
-            kind = LiteralKind::Numeric;
-            at = digits(at + 1);
-        }
-        if matches!(text.get(at), Some(b'e' | b'E')) {
-            let sign = usize::from(matches!(text.get(at + 1), Some(b'+' | b'-')));
-            let end = digits(at + 1 + sign);
-            if end > at + 1 + sign {
-                kind = LiteralKind::Numeric;
-                at = end;
-            }
-        }
-        if text.get(at).is_some_and(|&b| CONTINUES[b as usize] || b == b'.') {
-            // 0x1F, 1_000, 1a, 1.2.3: releases of PostgreSQL differ about these.
-            self.sure = false;
-            kind = LiteralKind::Numeric;
-            while text.get(at).is_some_and(|&b| CONTINUES[b as usize] || b == b'.') {
-                at += 1;
-            }
-        }
-        self.literal(start, at, kind);
+        let (end, kind) = number_end(self.text, self.at);
+        self.literal(end, kind);
     }
 
     /// `$1`, `$$…$$` or `$tag$…$tag$`.
@@ -367,18 +330,12 @@ impl Lexer<'_> {
             self.sure = false;
             return self.copy(1);
         }
-        let tag = &text[start..=at];
-        match memchr::memmem::find(&text[at + 1..], tag) {
-            Some(offset) => self.literal(start, at + 1 + offset + tag.len(), LiteralKind::Dollar),
-            None => {
-                self.sure = false;
-                self.literal(start, text.len(), LiteralKind::Dollar);
-            }
-        }
+        let end = dollar_end(text, at + 1, &text[start..=at]);
+        self.literal(end, LiteralKind::Dollar);
     }
 
     fn line_comment(&mut self) {
-        self.at = end_of_line(self.text, self.at);
+        self.at = literals::end_of_line(self.text, self.at);
     }
 
     fn block_comment(&mut self) {
@@ -398,29 +355,6 @@ impl Lexer<'_> {
             }
         }
         self.at = at;
-    }
-}
-
-/// Where a `--` comment that begins at `at` ends: at its line's end.
-fn end_of_line(text: &[u8], at: usize) -> usize {
-    text.get(at..).and_then(|rest| memchr::memchr2(b'\n', b'\r', rest)).map_or(text.len(), |offset| at + offset)
-}
-
-/// A string that was closed right before `at` goes on where a newline and another quote follow: the byte behind that quote.
-pub(crate) fn continuation(text: &[u8], mut at: usize) -> Option<usize> {
-    let mut newline = false;
-    loop {
-        match text.get(at)? {
-            b'\n' | b'\r' => newline = true,
-            b' ' | b'\t' | 0x0c | 0x0b => {}
-            b'-' if text.get(at + 1) == Some(&b'-') => {
-                at = end_of_line(text, at);
-                continue;
-            }
-            b'\'' if newline => return Some(at + 1),
-            _ => return None,
-        }
-        at += 1;
     }
 }
 

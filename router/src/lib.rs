@@ -20,6 +20,7 @@ pub mod refusal;
 #[cfg(test)]
 mod sample;
 pub mod statement;
+mod template;
 mod values;
 
 pub use analyser::Analyser;

@@ -89,6 +89,43 @@ fn out_of_the_ordinary_is_not_sure() {
     }
 }
 
+/// The quick way through strings against the one that looks at everything.
+#[test]
+fn plain_strings_end_where_any_would() {
+    let tails = [
+        "'",
+        "';",
+        "''",
+        "'''",
+        "' ",
+        "'\n'b'",
+        "'-- x\n'b'",
+        "'-1",
+        "\\'",
+        "ß'",
+        "ß'x'",
+        "",
+        "'\x0b",
+        "';  '",
+        "'\r\r",
+    ];
+    for (length, tail) in (0..100).flat_map(|length| tails.map(|tail| (length, tail))) {
+        for behind in ["", ")", " AND name = 'a string of some length'"] {
+            let text = format!("{}{tail}{behind}", "x".repeat(length));
+            for from in 0..=length.min(9) {
+                let any = literals::any_string_end(text.as_bytes(), from, LiteralKind::String);
+                match literals::plain_string_end(text.as_bytes(), from) {
+                    Some(end) => {
+                        assert_eq!((end, true), (any.at, any.sure), "{text}");
+                        assert!(text.as_bytes()[from..end].is_ascii(), "{text}");
+                    }
+                    None => assert!(tail != "';" || length - from > 60, "{text}"),
+                }
+            }
+        }
+    }
+}
+
 /// One literal of each kind.
 fn canonical(kind: LiteralKind) -> &'static str {
     match kind {
