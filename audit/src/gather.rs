@@ -15,8 +15,9 @@ use crate::state::{Claim, Lines};
 
 /// After so many turns with one record each, records are written at once.
 const ALONE: u8 = 4;
-/// One record in so many is gathered nevertheless, to see whether others come in the same turn.
-const PROBE: u64 = 16;
+/// Two records in so many are gathered nevertheless, to see whether others come in the same turn: two in a row, because
+/// one could be the last of its turn each time.
+const PROBE: u64 = 32;
 /// More is not held back: whoever appends writes.
 const FULL: usize = 64 * 1024;
 
@@ -41,7 +42,7 @@ impl Default for Gather {
 impl Gather {
     /// Whether the record of this number is to wait for the end of the turn.
     pub(crate) fn is_for(&self, seq: u64) -> bool {
-        self.writer.is_some() && (self.group.is_some() || self.alone < ALONE || seq.is_multiple_of(PROBE))
+        self.writer.is_some() && (self.group.is_some() || self.alone < ALONE || seq % PROBE < 2)
     }
 
     /// The bytes gathered so far, for the next line to be appended to.

@@ -1,6 +1,8 @@
 //! The log on good and bad disks. A [`Disk`] is memory that fails when told to; the real file is tested where the file
 //! system itself matters.
 
+mod turns;
+
 use std::collections::VecDeque;
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -29,6 +31,7 @@ struct Platter {
     room: Option<usize>,
     broken: bool,
     cannot_truncate: bool,
+    writes: usize,
     /// Results of the next calls of fdatasync; then all succeed.
     syncs: VecDeque<io::Result<()>>,
     synced: usize,
@@ -50,6 +53,7 @@ impl Disk {
 impl Sink for Disk {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let mut disk = self.0.lock();
+        disk.writes += 1;
         if disk.broken {
             return Err(ErrorKind::Other.into());
         }
