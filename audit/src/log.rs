@@ -23,7 +23,8 @@ const LINGER: Duration = Duration::from_millis(100);
 
 /// The audit log of one instance.
 ///
-/// A record is encoded, numbered and written under one lock, since numbers must stand in the file in order. A typical
+/// A record is encoded, numbered and written under one lock, since numbers must stand in the file in order; while
+/// [`AuditLog::gather`] is awaited, those of one turn are written by one call. A typical
 /// record is 680 bytes; an append of it costs the calling thread, in CPU time (2-vCPU EPYC, ext4, release build, least
 /// of 7 rounds of 40 000): `buffered` 0.3 µs, which is the encoding; `written` 0.9 µs, the rest being the write(2);
 /// `synced` 6 µs and the wait for the disk. To measure again: time such a loop against `/proc/thread-self/schedstat`.
@@ -80,8 +81,9 @@ impl AuditLog {
         Self { shared, worker: worker.ok() }
     }
 
-    /// Records a decision taken at `now`. Synchronous: with policy `written` the line is in the file when this
-    /// returns; with `synced` the receipt must be awaited before the statement is forwarded.
+    /// Records a decision taken at `now`. With policy `written` the line is in the file when this returns, unless it was
+    /// [gathered](AuditLog::gather); then, and with `synced`, the receipt must be awaited before the statement is
+    /// forwarded.
     ///
     /// A record of class emergency is never refused: while the file cannot be written it waits in memory and reaches the
     /// file, in order, with its own time and `"spooled":true`, as soon as writing works again. When the spool is full it
