@@ -110,10 +110,8 @@ impl Session {
         self.bring_to_settings(&mut lease, &node, steps).await?;
         if steps && let Tx::Opening(Opening { texts, .. }) = &self.tx {
             // Savepoints and parameters may fail: the statement must not run without them.
-            let lost =
-                |error: std::io::Error| Setup::Lost(errors::server_gone(node.id.as_str(), &error.to_string(), false));
             let texts = String::from_utf8_lossy(texts).into_owned();
-            if let Some(error) = self.ask_in_time(&mut lease, &texts).await.map_err(lost)? {
+            if let Some(error) = self.ask_in_time(&mut lease, &texts).await.map_err(|error| Setup::lost(&node, &error))? {
                 if let Tx::Opening(opening) = &mut self.tx {
                     opening.failed = true;
                 }
@@ -214,9 +212,7 @@ impl Session {
         }
         let mut sql = String::new();
         settings::difference(&lease.memory.settings, &self.settings, &mut sql);
-        let lost =
-            |error: std::io::Error| Setup::Lost(errors::server_gone(node.id.as_str(), &error.to_string(), false));
-        if let Some(error) = self.ask_in_time(lease, &sql).await.map_err(lost)? {
+        if let Some(error) = self.ask_in_time(lease, &sql).await.map_err(|error| Setup::lost(node, &error))? {
             return Err(Setup::Refused(error));
         }
         self.settings_accepted = true;
@@ -231,6 +227,13 @@ enum Setup {
     Refused(PgError),
     /// The server is gone.
     Lost(PgError),
+}
+
+impl Setup {
+    /// A server that was lost before it was told a statement.
+    fn lost(node: &Node, error: &std::io::Error) -> Self {
+        Self::Lost(errors::server_gone(node.id.as_str(), &error.to_string(), false))
+    }
 }
 
 /// Sends a Query of the proxy's own and waits for its end, or until the node is declared down; the error that the
