@@ -87,6 +87,8 @@ pub struct Statement {
     pub action: Action,
     /// Whether its tree contains nothing but reads: every function known IMMUTABLE or STABLE, no locking clause.
     pub reads_only: bool,
+    /// Whether it takes an advisory lock until the transaction's end, which excludes nobody on a replica.
+    pub locks: bool,
     /// The tables that it names, each once.
     pub tables: SmallVec<[TableUse; 4]>,
     /// The settings that its calls of set_config change for the session, in their order.
@@ -171,7 +173,7 @@ pub enum Action {
     },
     /// `FETCH`, `MOVE`, `CLOSE`: touches what its DECLARE touched.
     Cursor,
-    /// `LISTEN`, `UNLISTEN`: needs the session's own server.
+    /// `LISTEN`: needs the session's own server.
     Listen,
     /// Leaves state in the server that cannot be shared: temporary tables, session advisory locks.
     Pins,

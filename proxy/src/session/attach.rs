@@ -111,7 +111,9 @@ impl Session {
         if steps && let Tx::Opening(Opening { texts, .. }) = &self.tx {
             // Savepoints and parameters may fail: the statement must not run without them.
             let texts = String::from_utf8_lossy(texts).into_owned();
-            if let Some(error) = self.ask_in_time(&mut lease, &texts).await.map_err(|error| Setup::lost(&node, &error))? {
+            if let Some(error) =
+                self.ask_in_time(&mut lease, &texts).await.map_err(|error| Setup::lost(&node, &error))?
+            {
                 if let Tx::Opening(opening) = &mut self.tx {
                     opening.failed = true;
                 }

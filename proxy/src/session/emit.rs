@@ -84,6 +84,10 @@ fn emit_one(work: &mut Work, memory: &mut ServerMemory, op: &Op, to_client: &mut
             frontend::put_sync(&mut work.to_server);
             work.expects.push_back(Expect::SilentSync);
         }
+        Op::ForeignSync { status } => {
+            frontend::put_sync(&mut work.to_server);
+            work.expects.push_back(Expect::ForeignSync { status: *status });
+        }
         Op::Fake(bytes) => fake(work, bytes.clone(), to_client, hold),
         Op::Refuse { error, simple: true } => {
             memory.unnamed = None;

@@ -7,11 +7,12 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use pgward_router::{Action, Params};
-use pgward_wire::backend;
 use pgward_wire::frontend::{self, Bind, Object};
+use pgward_wire::tag::frontend as tag;
+use pgward_wire::{backend, frame};
 
 use super::prepared::Prepared;
-use super::route::Asked;
+use super::route::{Asked, Company};
 use super::work::{Answer, Op};
 use super::{Fatal, Need, Session, Step, Tx, errors};
 
@@ -36,6 +37,10 @@ impl Params for Values<'_> {
 impl Session {
     pub(super) fn parse(&mut self, body: &[u8]) -> Result<Step, Fatal> {
         let parse = frontend::Parse::from_body(body)?;
+        if parse.name.is_empty() {
+            // Destroyed also where its successor is refused.
+            self.unnamed = None;
+        }
         let analysed = match self.state.analyser.analyse(parse.text) {
             Ok(analysed) => analysed,
             Err(refusal) => {
@@ -90,7 +95,7 @@ impl Session {
         }
     }
 
-    pub(super) fn bind(&mut self, _frame: &[u8], body: &[u8]) -> Result<Step, Fatal> {
+    pub(super) fn bind(&mut self, body: &[u8], behind: &[u8]) -> Result<Step, Fatal> {
         let bind = Bind::from_body(body)?;
         if let Some(error) = self.denied.take() {
             self.refuse(&error, false);
@@ -113,7 +118,7 @@ impl Session {
                         return Ok(Step::Done);
                     }
                 }
-                if let Some(step) = self.place_bind(&statement, &bind) {
+                if let Some(step) = self.place_bind(&statement, &bind, behind) {
                     return Ok(step);
                 }
                 match self.pending.take() {
@@ -141,7 +146,7 @@ impl Session {
     }
 
     /// Decides about a Bind. `None`: the decision is in `self.pending`, and the server for it is attached.
-    fn place_bind(&mut self, statement: &Arc<Prepared>, bind: &Bind<'_>) -> Option<Step> {
+    fn place_bind(&mut self, statement: &Arc<Prepared>, bind: &Bind<'_>, behind: &[u8]) -> Option<Step> {
         let describer = self.describes();
         match first_action(statement) {
             // Parse and Describe alone went to the home shard: it is left, in peace, for the statement's own.
@@ -156,7 +161,8 @@ impl Session {
             _ => {}
         }
         let values = Values { bind, types: &statement.types };
-        match self.decide(&statement.analysed, &statement.text, &values) {
+        let company = if is_last(behind) { Company::Alone } else { Company::MayFollow };
+        match self.decide(&statement.analysed, &statement.text, &values, company) {
             Ok(_) if describer => Some(self.leave_describer()),
             Ok(pending) => {
                 self.pending = Some(pending);
@@ -360,13 +366,11 @@ impl Session {
         }
         if self.describes() {
             // The client may be in a transaction that this server has not heard of.
-            self.work.ops.push(Op::SilentSync);
-            self.emit();
-            self.reply_ready();
+            self.work.ops.push(Op::ForeignSync { status: self.status() });
         } else {
             self.work.ops.push(Op::Sync);
-            self.emit();
         }
+        self.emit();
         self.closed = true;
         Ok(Step::Done)
     }
@@ -392,6 +396,20 @@ impl Session {
         self.work.ops.push(Op::Raw { frame, answer });
         self.emit();
     }
+}
+
+/// Whether a Bind is the last of its segment: what has come behind it reaches the Sync without another statement.
+fn is_last(mut behind: &[u8]) -> bool {
+    while let Ok(Some(header)) = frame::header(behind) {
+        match header.tag {
+            tag::SYNC => return true,
+            tag::DESCRIBE | tag::EXECUTE | tag::CLOSE | tag::FLUSH if header.len <= behind.len() => {
+                behind = &behind[header.len..];
+            }
+            _ => return false,
+        }
+    }
+    false
 }
 
 /// The action of a prepared statement; `None` for an empty one.

@@ -18,8 +18,12 @@ impl Session {
             self.note(event);
         }
         for (name, id) in heard.unparsed.drain(..) {
-            if self.prepared.get(&name).is_some_and(|statement| statement.id == id) {
-                self.prepared.remove(&name);
+            match name {
+                Some(name) if self.prepared.get(&name).is_some_and(|statement| statement.id == id) => {
+                    self.prepared.remove(&name);
+                }
+                None if self.unnamed.as_ref().is_some_and(|statement| statement.id == id) => self.unnamed = None,
+                _ => {}
             }
         }
         if heard.skip_to_sync {
@@ -65,6 +69,8 @@ impl Session {
             Event::Rollback => self.changes.clear(),
             // Inside of a block, ROLLBACK decides what is undone; outside, the failed message is undone as a whole.
             Event::Failed if matches!(self.tx, Tx::Open(_)) => {}
+            // Parse or Describe failed on a server that has not heard of the transaction.
+            Event::Failed if let Tx::Opening(opening) = &mut self.tx => opening.failed = true,
             Event::Failed => {
                 self.uncertain |= !self.changes.is_empty();
                 self.changes.clear();

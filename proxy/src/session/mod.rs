@@ -328,8 +328,8 @@ impl Session {
                 _ => Ok(Some((header.len, Step::Wait))),
             };
         }
-        let frame = &bytes[..header.len];
-        let step = self.frame(header.tag, frame, &frame[5..])?;
+        let (frame, behind) = bytes.split_at(header.len);
+        let step = self.frame(header.tag, frame, behind)?;
         Ok(Some((header.len, step)))
     }
 
@@ -344,7 +344,9 @@ impl Session {
             && matches!(tag, tag::COPY_DATA | tag::COPY_DONE | tag::COPY_FAIL | tag::SYNC | tag::FLUSH)
     }
 
-    fn frame(&mut self, tag: u8, frame: &[u8], body: &[u8]) -> Result<Step, Fatal> {
+    /// Deals with one frame; `behind` is what has come of those after it.
+    fn frame(&mut self, tag: u8, frame: &[u8], behind: &[u8]) -> Result<Step, Fatal> {
+        let body = &frame[frame::HEADER_BYTES..];
         if self.skip_to_sync && tag != tag::SYNC && tag != tag::TERMINATE {
             return Ok(Step::Done);
         }
@@ -352,7 +354,7 @@ impl Session {
         match tag {
             tag::QUERY => self.query(body),
             tag::PARSE => self.parse(body),
-            tag::BIND => self.bind(frame, body),
+            tag::BIND => self.bind(body, behind),
             tag::DESCRIBE => self.describe(frame, body),
             tag::EXECUTE => self.execute(frame, body),
             tag::CLOSE => self.close(frame, body),

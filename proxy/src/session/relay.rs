@@ -131,6 +131,8 @@ impl Session {
                         if !self.client.inbox.is_empty() {
                             return Poll::Ready(Wake::Frames);
                         }
+                        // A server that is kept may speak at any time, and must be able to wake the task then.
+                        progress = self.attached.is_some();
                     }
                     Poll::Ready(Some(wake)) => return Poll::Ready(wake),
                     Poll::Ready(None) => progress = true,

@@ -22,8 +22,8 @@ pub(crate) struct Heard {
     pub(crate) ready: Option<TxStatus>,
     /// Effects of statements that succeeded, in order; `Failed` where one failed.
     pub(crate) events: Vec<Event>,
-    /// Names whose Parse failed or was skipped, with the statement's id.
-    pub(crate) unparsed: Vec<(Box<[u8]>, u64)>,
+    /// Names whose Parse failed or was skipped, `None` for the unnamed statement, with the statement's id.
+    pub(crate) unparsed: Vec<(Option<Box<[u8]>>, u64)>,
     /// An error was forwarded outside of a Query: the client's frames are skipped until its Sync.
     pub(crate) skip_to_sync: bool,
     /// The server's COPY … FROM STDIN has begun (true) or ended (false).
@@ -271,6 +271,11 @@ impl Ear<'_> {
             Some(Expect::CopyRows { simple: false, .. }) => (Verdict::Drop, true),
             Some(Expect::SilentQuery { opens }) => (Verdict::Drop, opens),
             Some(Expect::SilentSync) => (Verdict::Drop, false),
+            Some(Expect::ForeignSync { status }) => {
+                let mut bytes = BytesMut::with_capacity(6);
+                backend::put_ready_for_query(&mut bytes, status);
+                (Verdict::Replace(bytes.freeze()), false)
+            }
             _ => return Err(ProtocolError::new("the server sent ReadyForQuery out of turn")),
         };
         if counts {
@@ -324,12 +329,18 @@ impl Ear<'_> {
         let mut verdict = Verdict::Forward;
         let mut first = true;
         loop {
-            match self.work.expects.front() {
+            match self.work.expects.front_mut() {
                 None => {
                     self.heard.skip_to_sync = true;
                     return verdict;
                 }
                 Some(Expect::Sync) => return verdict,
+                Some(Expect::ForeignSync { status }) => {
+                    if *status == TxStatus::InTransaction {
+                        *status = TxStatus::Failed;
+                    }
+                    return verdict;
+                }
                 Some(Expect::SilentSync) => {
                     // The client's own Sync is still to come, unless its answer stands behind already.
                     self.heard.skip_to_sync |= self.work.expects.len() == 1;
@@ -344,12 +355,10 @@ impl Ear<'_> {
                 Some(Expect::SilentClose { id }) => {
                     self.memory.prepare(id);
                 }
-                Some(Expect::FakeParse { id, name }) => {
-                    self.heard.unparsed.extend(name.map(|name| (name, id)));
-                }
+                Some(Expect::FakeParse { id, name }) => self.heard.unparsed.push((name, id)),
                 Some(Expect::Parse { id, name }) => {
                     self.unprepare(id);
-                    self.heard.unparsed.extend(name.map(|name| (name, id)));
+                    self.heard.unparsed.push((name, id));
                 }
                 _ => {}
             }

@@ -11,12 +11,13 @@ use pgward_config::{Class, NodeRole, PoolMode, Workload};
 use pgward_pools::NodeState;
 use pgward_router::decide::Ask;
 use pgward_router::{
-    Action, Analysed, Decision, Evidence, Facts, Kind, Located, NodeView, Params, Refusal, Transaction, Views, Whence,
+    Action, Analysed, Decision, Evidence, Facts, Kind, Located, NodeView, Params, Refusal, RefusalKind, Transaction,
+    Views, Whence,
 };
 use pgward_wire::PgError;
 use smallvec::SmallVec;
 
-use super::work::Effects;
+use super::work::{Effect, Effects};
 use super::{Session, errors};
 
 /// Where the patients of some evidence are.
@@ -55,6 +56,15 @@ impl Pending {
     }
 }
 
+/// Whether other statements may run in the same implicit transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Company {
+    /// All that it holds is known.
+    Alone,
+    /// More may come before the Sync, writes among them.
+    MayFollow,
+}
+
 /// What the record of a decision says of its patients.
 #[derive(Clone, Default)]
 pub(super) struct Note {
@@ -72,6 +82,7 @@ impl Session {
         analysed: &Analysed,
         sql: &[u8],
         params: &dyn Params,
+        company: Company,
     ) -> Result<Box<Pending>, PgError> {
         let started = Instant::now();
         let effects = self.effects(analysed, sql, params);
@@ -89,13 +100,17 @@ impl Session {
         if on_server && analysed.shape.statements.iter().all(|statement| statement.action.is_transaction_control()) {
             return Ok(pending);
         }
-        let decisions = self.decisions(analysed, sql, params, &[], &mut pending);
+        let transaction = self.transaction_for(analysed, &pending, company);
+        let decisions = transaction.and_then(|as_of| {
+            self.decisions(analysed, sql, params, as_of, &mut pending)?;
+            Ok(as_of)
+        });
         pending.decided = Instant::now();
         pending.took = pending.decided - started;
         match decisions {
-            Ok(()) => {
+            Ok(transaction) => {
                 let reads = |decision: &Decision| matches!(decision.kind, Kind::Read | Kind::Analytics);
-                pending.repeatable = self.opened_by(analysed) == Transaction::None
+                pending.repeatable = transaction == Transaction::None
                     && !self.serializable
                     && pending.decisions.iter().all(reads)
                     && self.is_poolable();
@@ -117,7 +132,7 @@ impl Session {
         analysed: &Analysed,
         sql: &[u8],
         params: &dyn Params,
-        failed: &[usize],
+        transaction: Transaction,
         pending: &mut Pending,
     ) -> Result<(), Refusal> {
         if let [statement] = &analysed.shape.statements[..] {
@@ -125,7 +140,7 @@ impl Session {
             let (note, located) = self.resolve(&evidence);
             pending.notes.push(note);
             let ask = Ask::new(statement, &evidence, &located);
-            pending.decisions = self.decide_as(self.opened_by(analysed), &[ask], failed)?;
+            pending.decisions = self.decide_as(transaction, &[ask], &[])?;
             return Ok(());
         }
         let mut seen: SmallVec<[(Evidence, Places); 2]> = SmallVec::new();
@@ -144,12 +159,35 @@ impl Session {
             // An empty query still needs a server to answer it in a pipeline's turn; it touches nothing.
             let nothing = Evidence::default();
             let ask = Ask { reads_only: true, tables: &[], evidence: &nothing, located: &[] };
-            pending.decisions = self.decide_asks(&[ask], failed)?;
+            pending.decisions = self.decide_as(transaction, &[ask], &[])?;
             pending.notes.push(Note::default());
             return Ok(());
         }
-        pending.decisions = self.decide_as(self.opened_by(analysed), &asks, failed)?;
+        pending.decisions = self.decide_as(transaction, &asks, &[])?;
         Ok(())
+    }
+
+    /// The transaction to decide in. Whatever may write, or means something on a primary only, must not find itself on
+    /// a replica: there a write fails, a lock excludes nobody, and what keeps the server keeps it from writing.
+    fn transaction_for(
+        &self,
+        analysed: &Analysed,
+        pending: &Pending,
+        company: Company,
+    ) -> Result<Transaction, Refusal> {
+        let keeps = pending.effects.iter().flatten().any(|effect| matches!(effect, Effect::Pin(_)));
+        let primary_only = keeps || analysed.shape.statements.iter().any(|statement| statement.locks);
+        let on_primary = Transaction::Opening { read_only: false };
+        match self.opened_by(analysed) {
+            Transaction::Pinned(pin) if pin.node > 0 && primary_only => Err(Refusal::new(
+                RefusalKind::Unsupported,
+                "the transaction is on a replica, where this statement has no effect on others",
+            )
+            .hint("Begin the transaction without READ ONLY, or run the statement as its first.")),
+            Transaction::None if primary_only || company == Company::MayFollow => Ok(on_primary),
+            Transaction::Opening { read_only: true } if primary_only || !pending.reads_only => Ok(on_primary),
+            transaction => Ok(transaction),
+        }
     }
 
     /// The transaction that a text's statements run in: the session's, or the one that a BEGIN among them opens.

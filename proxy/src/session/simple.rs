@@ -6,7 +6,7 @@ use pgward_router::{Action, Analysed, Params, Statement};
 use pgward_wire::{backend, frontend};
 use smallvec::SmallVec;
 
-use super::route::Asked;
+use super::route::{Asked, Company};
 use super::work::{Effect, Effects, Op};
 use super::{Fatal, Need, Session, Step, errors, settings};
 use crate::session::settings::Change;
@@ -58,7 +58,7 @@ impl Session {
             self.reply_ready();
             return Ok(Step::Done);
         }
-        match self.decide(&analysed, sql, &NoParams) {
+        match self.decide(&analysed, sql, &NoParams, Company::Alone) {
             Ok(pending) if self.attached.is_some() => Ok(self.run_query(sql, pending)),
             Ok(pending) => {
                 self.pending = Some(pending);

@@ -10,6 +10,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
+use pgward_wire::TxStatus;
 
 use super::prepared::Prepared;
 use super::settings::Change;
@@ -49,6 +50,8 @@ pub(crate) enum Op {
     Refuse { error: Bytes, simple: bool },
     /// Ends the segment on this server without the client's knowledge.
     SilentSync,
+    /// Sync, on a server that has not heard of the client's transaction.
+    ForeignSync { status: TxStatus },
 }
 
 /// The reply that ends the answer to a raw frame.
@@ -103,6 +106,8 @@ pub(crate) enum Expect {
     SilentClose { id: u64 },
     /// ReadyForQuery of a Sync that the proxy sent; swallowed.
     SilentSync,
+    /// ReadyForQuery in whose place the client is told the status of a transaction that this server has not heard of.
+    ForeignSync { status: TxStatus },
     /// The client's Query, through ReadyForQuery.
     Query { effects: Effects, done: usize },
     /// ParseComplete of the client's Parse.

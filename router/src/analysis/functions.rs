@@ -7,15 +7,17 @@ use pg_raw_parse::nodes::{FuncCall, TypeName};
 use super::walk::Walk;
 use crate::refusal::{Refusal, RefusalKind};
 
-/// Advisory locks that outlive the transaction, and what gives them back.
-const SESSION_LOCKS: [&str; 7] = [
-    "pg_advisory_lock",
-    "pg_advisory_lock_shared",
-    "pg_try_advisory_lock",
-    "pg_try_advisory_lock_shared",
-    "pg_advisory_unlock",
-    "pg_advisory_unlock_shared",
-    "pg_advisory_unlock_all",
+/// Advisory locks that outlive the transaction. What gives them back leaves nothing behind: a session that holds none
+/// need not keep a server for it (pools of drivers unlock all whenever they take a connection back).
+const SESSION_LOCKS: [&str; 4] =
+    ["pg_advisory_lock", "pg_advisory_lock_shared", "pg_try_advisory_lock", "pg_try_advisory_lock_shared"];
+
+/// Advisory locks that end with the transaction.
+const TRANSACTION_LOCKS: [&str; 4] = [
+    "pg_advisory_xact_lock",
+    "pg_advisory_xact_lock_shared",
+    "pg_try_advisory_xact_lock",
+    "pg_try_advisory_xact_lock_shared",
 ];
 
 /// Functions that run SQL, or read tables, that their arguments name: nobody can tell whose records.
@@ -64,6 +66,7 @@ impl<'t> Walk<'t> {
             return;
         };
         self.writes |= !self.tables.catalog.function_reads(schema, name);
+        self.locks |= TRANSACTION_LOCKS.contains(&name);
         if SESSION_LOCKS.contains(&name) {
             self.pins = true;
         } else if RUN_SQL.contains(&name) {

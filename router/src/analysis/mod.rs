@@ -85,6 +85,7 @@ fn statement(tables: &Tables, sql: &[u8], literals: &[Literal], raw: &RawStmt) -
     Statement {
         action,
         reads_only: !walk.writes,
+        locks: walk.locks,
         tables: walk.uses,
         sets: walk.sets,
         literals: literal_range(literals, raw),
@@ -98,6 +99,7 @@ fn unknown() -> Statement {
     Statement {
         action: Action::Run,
         reads_only: false,
+        locks: false,
         tables: SmallVec::new(),
         sets: SmallVec::new(),
         literals: 0..0,

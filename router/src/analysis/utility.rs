@@ -37,9 +37,13 @@ impl<'t> Walk<'t> {
                 self.writes = true;
                 Action::Cursor
             }
-            Node::ListenStmt(_) | Node::UnlistenStmt(_) => {
+            Node::ListenStmt(_) => {
                 self.writes = true;
                 Action::Listen
+            }
+            Node::UnlistenStmt(_) => {
+                self.writes = true;
+                Action::Run
             }
             Node::ExplainStmt(explain) => self.explain(explain),
             Node::DeclareCursorStmt(declare) => self.declare(declare),

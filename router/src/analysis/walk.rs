@@ -68,6 +68,8 @@ pub(super) struct Walk<'t> {
     pub(super) writes: bool,
     /// Something in the tree stays behind in the server.
     pub(super) pins: bool,
+    /// Takes an advisory lock until the transaction's end.
+    pub(super) locks: bool,
     pub(super) refusal: Option<Refusal>,
 }
 
@@ -86,6 +88,7 @@ impl<'t> Walk<'t> {
             sets: SmallVec::new(),
             writes: false,
             pins: false,
+            locks: false,
             refusal: None,
         }
     }

@@ -102,3 +102,85 @@ async fn bytes_one_at_a_time_are_a_session_too() {
     }
     assert_eq!(tags(&client.until_ready().await), "12DCZ");
 }
+
+/// Parse, Bind and Execute of the unnamed statement with one parameter.
+fn put_statement(out: &mut BytesMut, sql: &str, value: &str) {
+    frontend::put_parse(out, b"", sql.as_bytes(), &[]);
+    put_bind(out, value);
+    put(out, b'E', b"\0\0\0\0\0");
+}
+
+#[tokio::test]
+async fn a_pipeline_that_reads_first_may_write() {
+    let (pgward, mut client) = (shared().await, session().await);
+    let id = pgward.patient("eu-west", 30).id.to_string();
+    let write = "UPDATE patients SET critical = critical WHERE id = $1 RETURNING current_setting('cluster_name')";
+    let mut out = BytesMut::new();
+    put_statement(&mut out, READ, &id);
+    put_statement(&mut out, write, &id);
+    frontend::put_sync(&mut out);
+    client.send(&out).await;
+    let frames = client.until_ready().await;
+    assert_eq!(tags(&frames), "12DC12DCZ", "{frames:?}");
+    assert_eq!(values(&frames), ["eu-west-patients/primary"; 2]);
+    // Nor is it known what comes behind a Flush.
+    out.clear();
+    put_statement(&mut out, READ, &id);
+    frontend::put_flush(&mut out);
+    client.send(&out).await;
+    let mut first = Vec::new();
+    while first.last() != Some(&b'C') {
+        first.push(client.frame().await.unwrap().tag);
+    }
+    out.clear();
+    put_statement(&mut out, write, &id);
+    frontend::put_sync(&mut out);
+    client.send(&out).await;
+    assert_eq!(tags(&client.until_ready().await), "12DCZ");
+}
+
+#[tokio::test]
+async fn what_fails_to_be_described_fails_its_transaction() {
+    let (pgward, mut client) = (shared().await, session().await);
+    let patient = pgward.patient("eu-west", 31).id;
+    let query = |sql: &str| {
+        let mut out = BytesMut::new();
+        frontend::put_query(&mut out, sql.as_bytes());
+        out
+    };
+    client.send(&query("BEGIN")).await;
+    assert_eq!(client.until_ready().await.last().unwrap().body, b"T");
+    let mut out = BytesMut::new();
+    frontend::put_parse(&mut out, b"wrong", b"SELECT nosuch FROM patients WHERE id = $1", &[]);
+    frontend::put_sync(&mut out);
+    client.send(&out).await;
+    let frames = client.until_ready().await;
+    assert_eq!((tags(&frames).as_str(), frames[0].field(b'C').unwrap().as_str()), ("EZ", "42703"));
+    assert_eq!(frames.last().unwrap().body, b"E");
+    client.send(&query(&format!("UPDATE patients SET critical = critical WHERE id = '{patient}'"))).await;
+    let frames = client.until_ready().await;
+    assert_eq!((tags(&frames).as_str(), frames[0].field(b'C').unwrap().as_str()), ("EZ", "25P02"));
+    client.send(&query("COMMIT")).await;
+    let frames = client.until_ready().await;
+    assert_eq!(frames[0].body, b"ROLLBACK\0");
+    assert_eq!(frames.last().unwrap().body, b"I");
+}
+
+#[tokio::test]
+async fn an_unnamed_statement_is_destroyed_by_its_successor_whatever_becomes_of_that() {
+    let mut client = session().await;
+    for refused in ["SELEC", "SELECT nosuch"] {
+        let mut out = BytesMut::new();
+        frontend::put_parse(&mut out, b"", b"SELECT 1", &[]);
+        frontend::put_sync(&mut out);
+        frontend::put_parse(&mut out, b"", refused.as_bytes(), &[]);
+        frontend::put_sync(&mut out);
+        put(&mut out, b'B', b"\0\0\0\0\0\0\0\0");
+        frontend::put_sync(&mut out);
+        client.send(&out).await;
+        assert_eq!(tags(&client.until_ready().await), "1Z");
+        assert_eq!(tags(&client.until_ready().await), "EZ", "{refused}");
+        let frames = client.until_ready().await;
+        assert_eq!((tags(&frames).as_str(), frames[0].field(b'C').unwrap().as_str()), ("EZ", "26000"), "{refused}");
+    }
+}

@@ -6,6 +6,7 @@ mod copying;
 mod emergency;
 mod extended;
 mod hostile;
+mod kept;
 mod places;
 mod refusals;
 mod routing;

@@ -50,7 +50,7 @@ fn an_error_skips_to_sync() {
     let mut played = play(|| Played::of(ops, Hold::UntilAnswered), &server);
     assert_settled(&played);
     assert_eq!(played.client, server);
-    assert_eq!(played.heard.unparsed, [(b"b"[..].into(), second.id)]);
+    assert_eq!(played.heard.unparsed, [(Some(b"b"[..].into()), second.id)]);
     assert!(played.memory.has_prepared(first.id) && !played.memory.has_prepared(second.id));
 }
 
@@ -65,7 +65,7 @@ fn an_error_before_the_clients_sync_is_told_to_the_session() {
     assert_settled(&played);
     assert_eq!(played.client, error("gone"));
     assert!(played.heard.skip_to_sync);
-    assert_eq!((played.heard.status, &played.heard.unparsed[..]), (None, &[(b"a"[..].into(), statement.id)][..]));
+    assert_eq!((played.heard.status, &played.heard.unparsed[..]), (None, &[(Some(b"a"[..].into()), statement.id)][..]));
     played.work.ops.push(Op::Sync);
     played.emit(Hold::No);
     assert!(played.hear(&ready(b'I')));
