@@ -195,9 +195,15 @@ impl Session {
     }
 
     /// A step of the proxy's own, which a server that is well does at once.
-    async fn ask_in_time(&self, lease: &mut Lease, sql: &str) -> std::io::Result<Option<PgError>> {
+    async fn ask_in_time(&mut self, lease: &mut Lease, sql: &str) -> std::io::Result<Option<PgError>> {
         let patience = self.state.config.proxy.connect_timeout;
-        tokio::time::timeout(patience, ask(lease, sql)).await.unwrap_or_else(|late| Err(late.into()))
+        let mut changed = BytesMut::new();
+        let asked = tokio::time::timeout(patience, ask(lease, sql, &mut changed)).await;
+        let failure = asked.unwrap_or_else(|late| Err(late.into()))?;
+        if failure.is_none() {
+            self.client.out.extend_from_slice(&changed);
+        }
+        Ok(failure)
     }
 
     /// Parameters that some server has accepted before go ahead of the statement in the same write; new ones are tried
@@ -239,8 +245,8 @@ impl Setup {
 }
 
 /// Sends a Query of the proxy's own and waits for its end, or until the node is declared down; the error that the
-/// server answered, if it did.
-pub(super) async fn ask(lease: &mut Lease, sql: &str) -> std::io::Result<Option<PgError>> {
+/// server answered, if it did. The ParameterStatus messages in its answer are appended to `changed`.
+pub(super) async fn ask(lease: &mut Lease, sql: &str, changed: &mut BytesMut) -> std::io::Result<Option<PgError>> {
     let mut bytes = BytesMut::new();
     settings::put(&mut bytes, sql);
     // A simple Query destroys the unnamed statement.
@@ -259,6 +265,7 @@ pub(super) async fn ask(lease: &mut Lease, sql: &str) -> std::io::Result<Option<
                 tag::ERROR_RESPONSE => {
                     failure = Some(PgError::from(pgward_wire::backend::error_fields(&message[5..]).map_err(invalid)?));
                 }
+                tag::PARAMETER_STATUS => changed.extend_from_slice(&message),
                 tag::READY_FOR_QUERY => return Ok(failure),
                 _ => {}
             }

@@ -194,9 +194,10 @@ impl Session {
         if !idle || !undisturbed {
             return;
         }
+        let mut changed = bytes::BytesMut::new();
         let wiped = tokio::time::timeout(
             self.state.config.proxy.connect_timeout,
-            attach::ask(&mut attached.lease, "DISCARD ALL"),
+            attach::ask(&mut attached.lease, "DISCARD ALL", &mut changed),
         );
         if let (Ok(Ok(None)), Some(clean)) = (wiped.await, Clean::prove(TxStatus::Idle, 0)) {
             attached.lease.memory.forget_all();

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use pgward_tests::{answers, sqlstate};
+use bytes::BytesMut;
+use pgward_tests::{WireClient, answers, sqlstate};
+use pgward_wire::frontend;
 
 use crate::shared;
 
@@ -20,6 +22,31 @@ async fn settings_follow_the_session_over_all_servers() {
         assert_eq!(answers(&client, &sql).await, "12345ms Asia/Kolkata", "{region}");
     }
     assert_eq!(answers(&client, "SHOW statement_timeout").await, "12345ms");
+}
+
+#[tokio::test]
+async fn a_parameter_that_no_server_has_heard_of_yet_is_reported_when_one_has() {
+    let pgward = shared().await;
+    let mut client = WireClient::login(pgward.port("general"), "app", "demo-app").await;
+    let id = pgward.patient("eu-west", 22).id;
+    let mut out = BytesMut::new();
+    let read = format!("SELECT birth_date FROM patients WHERE id = '{id}'");
+    // Before a row is read by it, whether the server hears of it in the transaction or ahead of a later statement.
+    for (at, sql) in
+        ["BEGIN", "SET datestyle TO 'German'", &read, "COMMIT", "SET datestyle TO 'SQL, DMY'", &read].iter().enumerate()
+    {
+        out.clear();
+        frontend::put_query(&mut out, sql.as_bytes());
+        client.send(&out).await;
+        let frames = client.until_ready().await;
+        let told = frames.iter().rposition(|frame| frame.tag == b'S' && frame.body.starts_with(b"DateStyle\0"));
+        let row = frames.iter().position(|frame| frame.tag == b'T');
+        match at {
+            2 => assert!(told.is_some() && told < row, "{frames:?}"),
+            4 => assert!(told.is_some(), "{frames:?}"),
+            _ => {}
+        }
+    }
 }
 
 #[tokio::test]
