@@ -12,9 +12,9 @@ use pgward_config::{Audit, AuditPolicy, Class};
 use crate::error::AuditError;
 use crate::file::AppendFile;
 use crate::receipt::Receipt;
-use crate::record::{Event, Record};
+use crate::record::{Event, Outcome, Record};
 use crate::recovery;
-use crate::state::{BUFFER_FULL, Beginning, Claim, State};
+use crate::state::{BUFFER_FULL, Beginning, Claim, Manner, State};
 
 /// How often the file's place is looked after, and a failed disk tried again.
 const TICK: Duration = Duration::from_secs(1);
@@ -93,7 +93,12 @@ impl AuditLog {
     /// The record is not in the log; its statement must be refused with [`AuditError::SQLSTATE`].
     pub fn append(&self, record: &Record<'_>, now: SystemTime) -> Result<Receipt, AuditError> {
         let claim = if record.class == Class::Emergency { Claim::Emergency } else { Claim::Decision };
-        self.with(claim, now, |out, head| record.encode(out, head))
+        // A refusal is told to the client as soon as this returns.
+        let manner = match record.outcome {
+            Outcome::Forwarded { .. } => Manner::WithItsTurn,
+            Outcome::Refused { .. } => Manner::AtOnce,
+        };
+        self.with(claim, manner, now, |out, head| record.encode(out, head))
     }
 
     /// Records what happened beside decisions. It is spooled while the file cannot be written, as far as a quarter of
@@ -102,17 +107,18 @@ impl AuditLog {
     /// # Errors
     /// The event is not in the log.
     pub fn event(&self, event: &Event<'_>, now: SystemTime) -> Result<Receipt, AuditError> {
-        self.with(Claim::Event, now, |out, head| event.encode(out, head))
+        self.with(Claim::Event, Manner::AtOnce, now, |out, head| event.encode(out, head))
     }
 
     fn with(
         &self,
         claim: Claim,
+        manner: Manner,
         now: SystemTime,
         encode: impl FnOnce(&mut Vec<u8>, &[u8]),
     ) -> Result<Receipt, AuditError> {
         let mut state = self.shared.state.lock();
-        let receipt = state.append(claim, now, encode);
+        let receipt = state.append(claim, manner, now, encode);
         let wake = match state.policy {
             AuditPolicy::Written => false,
             AuditPolicy::Buffered => state.buffer.len() >= BUFFER_FULL,

@@ -42,6 +42,15 @@ pub(crate) enum Claim {
     Event,
 }
 
+/// When a record of policy `written` reaches the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Manner {
+    /// Before the append returns.
+    AtOnce,
+    /// With those of its turn, where turns are gathered: something waits for it anyway.
+    WithItsTurn,
+}
+
 pub(crate) struct State {
     sink: Box<dyn Sink>,
     path: PathBuf,
@@ -143,11 +152,12 @@ impl State {
     pub(crate) fn append(
         &mut self,
         claim: Claim,
+        manner: Manner,
         now: SystemTime,
         encode: impl FnOnce(&mut Vec<u8>, &[u8]),
     ) -> Result<Receipt, AuditError> {
         let ready = self.ready(now);
-        if ready.is_ok() && claim != Claim::Event && self.gather.is_for(self.next_seq) {
+        if ready.is_ok() && manner == Manner::WithItsTurn && self.gather.is_for(self.next_seq) {
             return Ok(self.append_to_turn(claim, now, encode));
         }
         self.write_turn();
@@ -523,7 +533,7 @@ impl State {
         }
         for note in std::mem::take(&mut self.notes) {
             let event = own_event(&note);
-            let _ = self.append(Claim::Event, now, |out, head| event.encode(out, head));
+            let _ = self.append(Claim::Event, Manner::AtOnce, now, |out, head| event.encode(out, head));
         }
     }
 

@@ -119,6 +119,10 @@ fn in_folder(folder: &TempDir, rotate_bytes: Option<u64>) -> (PathBuf, AuditLog)
 
 /// Appends a record whose fingerprint is `name`.
 fn append(log: &AuditLog, class: Class, name: &str) -> Result<Receipt, AuditError> {
+    append_as(log, class, name, Outcome::Forwarded { reason: "best_replica", permit: "home region" })
+}
+
+fn append_as(log: &AuditLog, class: Class, name: &str, outcome: Outcome<'_>) -> Result<Receipt, AuditError> {
     let who = Who::new(1, "user", "127.0.0.1:1", "general", "us-east-1");
     let record = Record {
         who: &who,
@@ -131,7 +135,7 @@ fn append(log: &AuditLog, class: Class, name: &str) -> Result<Receipt, AuditErro
         home: None,
         target: None,
         candidates: &[],
-        outcome: Outcome::Forwarded { reason: "best_replica", permit: "home region" },
+        outcome,
         decision_time: Duration::from_micros(3),
         config: "c",
     };

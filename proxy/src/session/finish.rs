@@ -177,7 +177,7 @@ impl Session {
         self.uncertain = false;
         self.sent = None;
         self.pending = None;
-        self.receipt = None;
+        self.receipts.clear();
     }
 
     pub(super) fn empty_work(&mut self) {

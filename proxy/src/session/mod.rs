@@ -31,6 +31,7 @@ use pgward_pools::{Lease, Node, Settings};
 use pgward_router::{Kind, Pin, Transaction};
 use pgward_wire::tag::frontend as tag;
 use pgward_wire::{PgError, TxStatus, backend, frame};
+use smallvec::SmallVec;
 use tokio::net::TcpStream;
 
 pub(crate) use errors::refusal as refusal_error;
@@ -107,8 +108,8 @@ pub(crate) struct Session {
     /// Bytes from the client and from servers that were not counted yet.
     received: u64,
     sent_back: u64,
-    /// The audit record on whose durability the bytes to the server wait.
-    receipt: Option<Receipt>,
+    /// The audit records that the bytes to the server wait for.
+    receipts: SmallVec<[Receipt; 1]>,
 }
 
 /// The client's socket and buffers.
@@ -276,7 +277,7 @@ impl Session {
             uncertain: false,
             received: 0,
             sent_back: 0,
-            receipt: None,
+            receipts: SmallVec::new(),
         }
     }
 

@@ -139,7 +139,7 @@ impl Session {
                     Poll::Pending => {}
                 }
             }
-            if self.receipt.is_some() {
+            if !self.receipts.is_empty() {
                 // The statement cannot go before its record is written, which comes next; then the client is looked at.
                 return self.park(cx);
             }
@@ -190,9 +190,10 @@ impl Session {
 
     /// Writes to the server what waits for it, and hears what it says. `Ready(None)`: there was progress.
     fn poll_server(&mut self, cx: &mut Context<'_>) -> Poll<Option<Wake>> {
-        if let Some(receipt) = &mut self.receipt {
+        // Each of them: a record may have failed though one after it is written.
+        while let Some(receipt) = self.receipts.last_mut() {
             let durable = ready!(Pin::new(receipt).poll(cx));
-            self.receipt = None;
+            self.receipts.pop();
             if let Err(error) = durable {
                 return Poll::Ready(Some(Wake::NotRecorded(errors::audit(&error))));
             }
@@ -372,7 +373,7 @@ impl Session {
         self.handle.detach();
         drop(lease);
         node.report_failure(pgward_pools::Failure::Lost);
-        self.receipt = None;
+        self.receipts.clear();
         let was_idle = self.work.expects.is_empty();
         if self.work.passing > 0 {
             // Part of a message went out: no error can be put behind it.

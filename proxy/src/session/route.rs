@@ -331,7 +331,7 @@ impl Session {
             };
             match self.shared.audit.append(&record, now) {
                 Ok(Receipt::Done) => {}
-                Ok(Receipt::Pending(receipt)) => self.receipt = Some(Receipt::Pending(receipt)),
+                Ok(receipt) => self.receipts.push(receipt),
                 Err(error) => {
                     self.shared.metrics.audit_failures.increment(1);
                     return Err(errors::audit(&error));

@@ -127,6 +127,18 @@ fn events_stand_behind_what_was_recorded_before_them() {
 }
 
 #[test]
+fn refusals_are_written_before_they_are_told() {
+    let (disk, log) = on_disk(AuditPolicy::Written);
+    let mut writer = pin!(log.gather());
+    end_turn(&mut writer);
+    let mut receipt = append(&log, Class::Normal, "a").unwrap();
+    let refused = Outcome::Refused { reason: "sovereignty", sqlstate: "PW005", detail: "not from here" };
+    assert!(matches!(append_as(&log, Class::Normal, "b", refused).unwrap(), Receipt::Done));
+    assert_eq!(story(&disk.records()), ["a", "b"]);
+    assert!(matches!(poll(&mut receipt), Poll::Ready(Ok(()))));
+}
+
+#[test]
 fn much_in_one_turn_is_not_held_back() {
     let (disk, log) = on_disk(AuditPolicy::Written);
     let mut writer = pin!(log.gather());
