@@ -32,6 +32,8 @@ pub(crate) struct Heard {
     pub(crate) early_sync: bool,
     /// A step that the proxy sent ahead (settings, BEGIN) failed.
     pub(crate) silent_failure: Option<PgError>,
+    /// A statement that this server has prepared does not fit its tables any more.
+    pub(crate) stale: bool,
     /// The server said goodbye, with these words.
     pub(crate) fatal: Option<String>,
 }
@@ -317,7 +319,9 @@ impl Ear<'_> {
             }
             // Nothing asked.
             None => Ok(Verdict::Drop),
-            Some(_) => {
+            Some(expect) => {
+                // "cached plan must not change result type", whatever language it is said in.
+                self.heard.stale |= fields.sqlstate == b"0A000" && matches!(expect, Expect::Bind | Expect::Describe);
                 self.heard.events.push(Event::Failed);
                 Ok(self.fail_until_sync())
             }

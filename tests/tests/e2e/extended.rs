@@ -184,3 +184,30 @@ async fn an_unnamed_statement_is_destroyed_by_its_successor_whatever_becomes_of_
         assert_eq!((tags(&frames).as_str(), frames[0].field(b'C').unwrap().as_str()), ("EZ", "26000"), "{refused}");
     }
 }
+
+#[tokio::test]
+async fn a_table_that_changed_spoils_a_prepared_statement_once_for_each_server() {
+    let pgward = shared().await;
+    let (one, other) = (pgward.app().await, pgward.app().await);
+    one.simple_query("DROP TABLE IF EXISTS pgbench_tellers").await.unwrap();
+    one.simple_query("CREATE TABLE pgbench_tellers (tid int)").await.unwrap();
+    one.simple_query("INSERT INTO pgbench_tellers VALUES (1)").await.unwrap();
+    let statement = one.prepare("SELECT * FROM pgbench_tellers WHERE tid = $1").await.unwrap();
+    one.query(&statement, &[&1]).await.unwrap();
+    let altered = pgward.on_server("us-east-patients/primary").await;
+    altered.simple_query("ALTER TABLE pgbench_tellers ADD COLUMN more int").await.unwrap();
+    // As long as `one` holds the statement, `other` shares it.
+    let mut spoiled = 0;
+    let row = loop {
+        match other.query("SELECT * FROM pgbench_tellers WHERE tid = $1", &[&1]).await {
+            Ok(rows) => break rows[0].len(),
+            Err(error) => {
+                assert_eq!(error.code().unwrap().code(), "0A000", "{error:?}");
+                spoiled += 1;
+                assert!(spoiled < 20, "no server prepares it anew");
+            }
+        }
+    };
+    assert_eq!(row, 2);
+    other.simple_query("DROP TABLE pgbench_tellers").await.unwrap();
+}
