@@ -160,7 +160,9 @@ impl State {
         if ready.is_ok() && manner == Manner::WithItsTurn && self.gather.is_for(self.next_seq) {
             return Ok(self.append_to_turn(claim, now, encode));
         }
-        self.write_turn();
+        // In any case: what was gathered before stands before this record, in the file or in the spool.
+        let turn = self.write_turn();
+        let ready = ready.and(turn);
         let mut line = std::mem::take(&mut self.line);
         line.clear();
         let body = self.encode(&mut line, now, encode);
@@ -257,22 +259,24 @@ impl State {
         self.next_seq += 1;
         let receipt = self.gather.note(start, claim, now);
         if self.gather.is_full() {
-            self.write_turn();
+            // The receipts tell of a failure.
+            let _ = self.write_turn();
         }
         receipt
     }
 
     /// Writes what the turn has gathered and answers those who wait for it. When it cannot be written no trace of it is
     /// left: ordinary statements are refused, emergencies go to the spool.
-    pub(crate) fn write_turn(&mut self) {
-        let Some((lines, now, group)) = self.gather.take() else { return };
+    pub(crate) fn write_turn(&mut self) -> Result<(), AuditError> {
+        let Some((lines, now, group)) = self.gather.take() else { return Ok(()) };
         let outcome = self.put(&lines.bytes, now);
         if outcome.is_err() {
             self.next_seq -= lines.lines.len() as u64;
             self.spool_emergencies(&lines);
         }
         self.gather.reuse(lines);
-        group.complete(outcome);
+        group.complete(outcome.clone());
+        outcome
     }
 
     // Failing and healing
@@ -366,7 +370,7 @@ impl State {
 
     /// Writes the buffer; it is kept when that fails.
     pub(crate) fn flush(&mut self, now: SystemTime) -> Result<(), AuditError> {
-        self.write_turn();
+        self.write_turn()?;
         self.ready(now)?;
         self.write_buffer(now)
     }
@@ -467,7 +471,7 @@ impl State {
         if self.rotate_retry.is_some_and(|at| Instant::now() < at) {
             return Ok(());
         }
-        self.write_turn();
+        self.write_turn()?;
         self.settle(now)?;
         match self.sink.rotate(self.first_seq) {
             Ok(()) => {
@@ -526,8 +530,8 @@ impl State {
 
     /// Once a second: heals, looks after the file, says what there is to say.
     pub(crate) fn tick(&mut self, now: SystemTime) {
-        self.write_turn();
         // Failures are kept in `outage`; the next tick tries again.
+        let _ = self.write_turn();
         if self.outage.is_none() || self.heal(now).is_ok() {
             let _ = self.look(now);
         }

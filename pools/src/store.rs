@@ -171,6 +171,7 @@ impl Store {
     pub(crate) fn opened(&self, opened: Result<Taken, ConnectError>) {
         let mut shelf = self.shelf.lock();
         shelf.opening -= 1;
+        shelf.wanting.retain(|waiting| !waiting.is_closed());
         match opened {
             Ok(taken) if shelf.retired && shelf.wanting.is_empty() => {
                 drop(shelf);

@@ -112,6 +112,7 @@ impl Session {
     }
 
     fn poll_io(&mut self, cx: &mut Context<'_>) -> Poll<Wake> {
+        self.expect_harder_kill(cx);
         if let Some(kill) = self.due_kill() {
             return Poll::Ready(Wake::Kill(kill));
         }
@@ -151,6 +152,13 @@ impl Session {
             if !progress {
                 return self.park(cx);
             }
+        }
+    }
+
+    /// A kill takes the waker that it wakes with: one that this session survives for now must not be the last it hears.
+    fn expect_harder_kill(&self, cx: &Context<'_>) {
+        if self.handle.killed().is_some() {
+            self.handle.register(cx.waker());
         }
     }
 
@@ -322,7 +330,7 @@ impl Session {
 
     /// Reads from the client, unless what it sent before is still to be worked off.
     fn read_client(&mut self, cx: &mut Context<'_>) -> Poll<Option<Wake>> {
-        let busy = self.closed && !self.copy_in && self.guard.is_none();
+        let busy = self.is_busy();
         if (busy && self.client.inbox.len() >= INBOX_WHILE_BUSY) || self.work.to_server.len() >= TO_SERVER_MAX {
             return Poll::Pending;
         }
@@ -343,6 +351,13 @@ impl Session {
                 }
             }
         })
+    }
+
+    /// Whether what the client sends now has to wait for the answer under way. Behind a Sync that came before the rows
+    /// of its COPY, the end of those and one more Sync are still taken: the server waits for them.
+    fn is_busy(&self) -> bool {
+        let takes_next = || self.client.inbox.first().is_none_or(|tag| self.takes_now(*tag));
+        self.closed && !self.takes_rows() && !(self.early_sync && takes_next())
     }
 
     /// Deals with frames where they were read; only what cannot be dealt with yet is copied.
@@ -484,6 +499,7 @@ impl Session {
 
     /// Lets a vanished client's statement finish: `Frames` while there is more to hear.
     fn poll_orphan(&mut self, cx: &mut Context<'_>) -> Poll<Wake> {
+        self.expect_harder_kill(cx);
         if self.handle.killed().is_some_and(Kill::is_immediate) {
             self.drop_server();
             return Poll::Ready(Wake::ClientGone);

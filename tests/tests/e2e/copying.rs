@@ -1,8 +1,9 @@
 //! COPY: every row is looked at, and nothing is half done.
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures_util::{SinkExt, TryStreamExt};
-use pgward_tests::{answers, sqlstate};
+use pgward_tests::{WireClient, answers, sqlstate};
+use pgward_wire::frontend;
 use std::pin::pin;
 use tokio_postgres::{Client, Error};
 use uuid::Uuid;
@@ -81,4 +82,33 @@ async fn a_copy_with_the_region_column_registers_patients() {
     assert_eq!(copy(&client, statement, &row).await.unwrap(), 1);
     let delete = format!("DELETE FROM patients WHERE id = '{id}' RETURNING mrn || current_setting('cluster_name')");
     assert_eq!(answers(&client, &delete).await, "COPIED \"1\"ap-south-patients/primary");
+}
+
+#[tokio::test]
+async fn a_sync_before_the_rows_of_a_copy_is_followed_by_another_when_they_end() {
+    let pgward = shared().await;
+    let app = pgward.app().await;
+    app.simple_query("DROP TABLE IF EXISTS pgbench_branches").await.unwrap();
+    app.simple_query("CREATE TABLE pgbench_branches (bid int)").await.unwrap();
+    let mut client = WireClient::login(pgward.port("general"), "app", "demo-app").await;
+    let mut begin = BytesMut::new();
+    frontend::put_parse(&mut begin, b"", b"COPY pgbench_branches FROM STDIN", &[]);
+    begin.extend(b"B\0\0\0\x0c\0\0\0\0\0\0\0\0E\0\0\0\x09\0\0\0\0\0");
+    frontend::put_sync(&mut begin);
+    for (rows, end, answer) in [("1\n2\n", &b"c\0\0\0\x04"[..], "CZ"), ("three\n", b"f\0\0\0\x05\0", "EZ")] {
+        client.send(&begin).await;
+        while client.frame().await.expect("the COPY begins").tag != b'G' {}
+        let mut data = BytesMut::new();
+        pgward_wire::frame::put(&mut data, b'd', rows.as_bytes());
+        client.send(&data).await;
+        // Time for the server to refuse the rows, and then each part by itself.
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        client.send(end).await;
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        client.send(b"S\0\0\0\x04").await;
+        let frames = client.until_ready().await;
+        assert_eq!(frames.iter().map(|frame| char::from(frame.tag)).collect::<String>(), answer);
+    }
+    assert_eq!(answers(&app, "SELECT count(*) FROM pgbench_branches").await, "2");
+    app.simple_query("DROP TABLE pgbench_branches").await.unwrap();
 }

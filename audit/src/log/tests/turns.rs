@@ -78,6 +78,27 @@ fn a_turn_that_cannot_be_written_leaves_no_trace_but_its_emergencies() {
     assert_eq!(records[1]["spooled"], true);
 }
 
+#[test]
+fn a_record_behind_a_turn_that_failed_does_not_overtake_its_emergencies() {
+    let (disk, log) = on_disk(AuditPolicy::Written);
+    let mut writer = pin!(log.gather());
+    end_turn(&mut writer);
+    let receipts: Vec<Receipt> =
+        (0..8).map(|n| append(&log, Class::Emergency, &format!("emergency {n}")).unwrap()).collect();
+    // Room for one record, not for eight.
+    disk.set(|disk| disk.room = Some(900));
+    let event = Event { kind: EventKind::Reload, who: None, sqlstate: None, detail: "", config: "" };
+    log.event(&event, SystemTime::now()).unwrap().wait().unwrap();
+    receipts.into_iter().for_each(|receipt| receipt.wait().unwrap());
+    disk.set(|disk| disk.room = None);
+    normal_turn(&log, &mut writer, "after");
+    let records = disk.records();
+    let told = story(&records);
+    assert_eq!(told[..2], ["emergency 0", "emergency 1"]);
+    assert_eq!(told[7..], ["emergency 7", "reload", "audit_log", "after"]);
+    assert!(records.iter().zip(1..).all(|(record, seq)| record["seq"] == seq));
+}
+
 /// A turn with one record.
 fn normal_turn(log: &AuditLog, writer: &mut Pin<&mut impl Future<Output = ()>>, name: &str) {
     let mut receipt = append(log, Class::Normal, name).unwrap();
