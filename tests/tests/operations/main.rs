@@ -7,6 +7,7 @@ mod lost;
 mod pgbench;
 mod pools;
 mod reload;
+mod stop;
 
 use pgward::demo::layout::Layout;
 use pgward_tests::{Deployment, Options};
