@@ -24,10 +24,12 @@ const LINGER: Duration = Duration::from_millis(100);
 /// The audit log of one instance.
 ///
 /// A record is encoded, numbered and written under one lock, since numbers must stand in the file in order; while
-/// [`AuditLog::gather`] is awaited, those of one turn are written by one call. A typical
-/// record is 680 bytes; an append of it costs the calling thread, in CPU time (2-vCPU EPYC, ext4, release build, least
-/// of 7 rounds of 40 000): `buffered` 0.3 µs, which is the encoding; `written` 0.9 µs, the rest being the write(2);
-/// `synced` 6 µs and the wait for the disk. To measure again: time such a loop against `/proc/thread-self/schedstat`.
+/// [`AuditLog::gather`] is awaited, those of one turn are written by one call.
+///
+/// A typical record is 680 bytes; an append of it costs the calling thread, in CPU time (2-vCPU EPYC, ext4, release
+/// build, least of 7 rounds of 40 000): `buffered` 0.3 µs, which is the encoding; `written` 0.9 µs, the rest being the
+/// write(2); `synced` 6 µs and the wait for the disk. To measure again: time such a loop against
+/// `/proc/thread-self/schedstat`.
 /// The other ways to write that were measured stand in `file.rs`.
 pub struct AuditLog {
     shared: Arc<Shared>,

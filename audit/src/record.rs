@@ -137,7 +137,7 @@ pub enum Place {
 /// A node that was considered.
 #[derive(Clone, Copy, Debug)]
 pub struct Candidate<'a> {
-    /// It.
+    /// The node.
     pub node: &'a NodeName,
     /// Its score.
     pub score: f32,

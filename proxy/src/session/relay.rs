@@ -85,15 +85,11 @@ impl Session {
 
     async fn serve(&mut self) -> Result<Ended, Fatal> {
         loop {
-            match self.frames()? {
-                Flow::Attach(need) => {
-                    self.attach(need).await;
-                    continue;
-                }
-                Flow::Leave => return Ok(Ended::Terminated),
-                Flow::Io => {}
-            }
-            match std::future::poll_fn(|cx| self.poll_io(cx)).await {
+            let wake = match wake_of(self.frames()) {
+                Some(wake) => wake,
+                None => std::future::poll_fn(|cx| self.poll_io(cx)).await,
+            };
+            match wake {
                 Wake::Frames => {}
                 Wake::Attach(need) => self.attach(need).await,
                 Wake::Leave => return Ok(Ended::Terminated),
@@ -366,12 +362,7 @@ impl Session {
         if consumed < bytes.len() {
             self.keep(&bytes[consumed..]);
         }
-        match flow {
-            Ok(Flow::Io) => None,
-            Ok(Flow::Attach(need)) => Some(Wake::Attach(need)),
-            Ok(Flow::Leave) => Some(Wake::Leave),
-            Err(fatal) => Some(Wake::Fatal(fatal)),
-        }
+        wake_of(flow)
     }
 
     fn keep(&mut self, bytes: &[u8]) {
@@ -537,6 +528,16 @@ impl Session {
         });
         // A client that does not read is not waited for.
         let _ = tokio::time::timeout(std::time::Duration::from_secs(1), write).await;
+    }
+}
+
+/// What the frames at hand came to that the poll cannot do itself.
+fn wake_of(flow: Result<Flow, Fatal>) -> Option<Wake> {
+    match flow {
+        Ok(Flow::Io) => None,
+        Ok(Flow::Attach(need)) => Some(Wake::Attach(need)),
+        Ok(Flow::Leave) => Some(Wake::Leave),
+        Err(fatal) => Some(Wake::Fatal(fatal)),
     }
 }
 
