@@ -61,6 +61,14 @@ impl WireClient {
         self.stream.write_all(bytes).await.expect("PgWard takes the bytes");
     }
 
+    /// Sends a Query; what answers it, up to and with ReadyForQuery.
+    pub async fn query(&mut self, sql: &str) -> Vec<Frame> {
+        let mut query = BytesMut::new();
+        pgward_wire::frontend::put_query(&mut query, sql.as_bytes());
+        self.send(&query).await;
+        self.until_ready().await
+    }
+
     /// The next message; `None` when PgWard has closed the connection. Panics after ten seconds of silence.
     pub async fn frame(&mut self) -> Option<Frame> {
         loop {

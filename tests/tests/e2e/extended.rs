@@ -143,13 +143,7 @@ async fn a_pipeline_that_reads_first_may_write() {
 async fn what_fails_to_be_described_fails_its_transaction() {
     let (pgward, mut client) = (shared().await, session().await);
     let patient = pgward.patient("eu-west", 31).id;
-    let query = |sql: &str| {
-        let mut out = BytesMut::new();
-        frontend::put_query(&mut out, sql.as_bytes());
-        out
-    };
-    client.send(&query("BEGIN")).await;
-    assert_eq!(client.until_ready().await.last().unwrap().body, b"T");
+    assert_eq!(client.query("BEGIN").await.last().unwrap().body, b"T");
     let mut out = BytesMut::new();
     frontend::put_parse(&mut out, b"wrong", b"SELECT nosuch FROM patients WHERE id = $1", &[]);
     frontend::put_sync(&mut out);
@@ -157,11 +151,9 @@ async fn what_fails_to_be_described_fails_its_transaction() {
     let frames = client.until_ready().await;
     assert_eq!((tags(&frames).as_str(), frames[0].field(b'C').unwrap().as_str()), ("EZ", "42703"));
     assert_eq!(frames.last().unwrap().body, b"E");
-    client.send(&query(&format!("UPDATE patients SET critical = critical WHERE id = '{patient}'"))).await;
-    let frames = client.until_ready().await;
+    let frames = client.query(&format!("UPDATE patients SET critical = critical WHERE id = '{patient}'")).await;
     assert_eq!((tags(&frames).as_str(), frames[0].field(b'C').unwrap().as_str()), ("EZ", "25P02"));
-    client.send(&query("COMMIT")).await;
-    let frames = client.until_ready().await;
+    let frames = client.query("COMMIT").await;
     assert_eq!(frames[0].body, b"ROLLBACK\0");
     assert_eq!(frames.last().unwrap().body, b"I");
 }

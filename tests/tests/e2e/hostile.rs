@@ -27,10 +27,8 @@ async fn clients_that_vanish_in_a_transaction_leave_nothing_locked() {
     let update = format!("UPDATE patients SET updated_at = now() WHERE id = '{id}'");
     for _ in 0..40 {
         let mut client = session().await;
-        client.send(&query("BEGIN")).await;
-        client.until_ready().await;
-        client.send(&query(&update)).await;
-        client.until_ready().await;
+        client.query("BEGIN").await;
+        client.query(&update).await;
         drop(client);
     }
     let client = pgward.app().await;

@@ -1,8 +1,6 @@
 //! Sessions that keep their server, and those that have no reason to.
 
-use bytes::BytesMut;
 use pgward_tests::{WireClient, answers, sqlstate};
-use pgward_wire::frontend;
 
 use crate::shared;
 
@@ -10,10 +8,7 @@ use crate::shared;
 async fn who_listens_hears_while_idle() {
     let pgward = shared().await;
     let mut listener = WireClient::login(pgward.port("general"), "app", "demo-app").await;
-    let mut out = BytesMut::new();
-    frontend::put_query(&mut out, b"LISTEN arrivals");
-    listener.send(&out).await;
-    listener.until_ready().await;
+    listener.query("LISTEN arrivals").await;
     let speaker = pgward.app().await;
     for word in ["first", "second"] {
         speaker.simple_query(&format!("NOTIFY arrivals, '{word}'")).await.unwrap();
@@ -24,15 +19,12 @@ async fn who_listens_hears_while_idle() {
 }
 
 #[tokio::test]
-async fn the_end_of_a_server_is_heard_in_an_idle_transaction() {
+async fn a_transaction_whose_server_was_ended_is_lost_and_holds_no_locks() {
     let pgward = shared().await;
     let mut client = WireClient::login(pgward.port("general"), "app", "demo-app").await;
     let patient = pgward.patient("us-west", 32).id;
-    let mut out = BytesMut::new();
     let sql = format!("BEGIN; SELECT pg_backend_pid() FROM patients WHERE id = '{patient}' FOR UPDATE");
-    frontend::put_query(&mut out, sql.as_bytes());
-    client.send(&out).await;
-    let frames = client.until_ready().await;
+    let frames = client.query(&sql).await;
     let row = frames.iter().find(|frame| frame.tag == b'D').expect("the backend's process id");
     let pid = String::from_utf8_lossy(&row.body[6..]).into_owned();
     pgward
@@ -41,14 +33,10 @@ async fn the_end_of_a_server_is_heard_in_an_idle_transaction() {
         .simple_query(&format!("SELECT pg_terminate_backend({pid})"))
         .await
         .unwrap();
-    // The transaction's locks are gone with it: it does not look open until its next statement finds out.
     let other = pgward.app().await;
     let write = format!("UPDATE patients SET critical = critical WHERE id = '{patient}'");
     other.simple_query(&write).await.unwrap();
-    out.clear();
-    frontend::put_query(&mut out, write.as_bytes());
-    client.send(&out).await;
-    let frames = client.until_ready().await;
+    let frames = client.query(&write).await;
     let error = frames.iter().find(|frame| frame.tag == b'E').expect("the transaction is lost");
     assert_eq!(error.field(b'C').unwrap(), "08006");
 }

@@ -2,9 +2,7 @@
 
 use std::time::Duration;
 
-use bytes::BytesMut;
 use pgward_tests::{WireClient, answers, sqlstate};
-use pgward_wire::frontend;
 
 use crate::shared;
 
@@ -29,16 +27,12 @@ async fn a_parameter_that_no_server_has_heard_of_yet_is_reported_when_one_has() 
     let pgward = shared().await;
     let mut client = WireClient::login(pgward.port("general"), "app", "demo-app").await;
     let id = pgward.patient("eu-west", 22).id;
-    let mut out = BytesMut::new();
     let read = format!("SELECT birth_date FROM patients WHERE id = '{id}'");
     // Before a row is read by it, whether the server hears of it in the transaction or ahead of a later statement.
     for (at, sql) in
         ["BEGIN", "SET datestyle TO 'German'", &read, "COMMIT", "SET datestyle TO 'SQL, DMY'", &read].iter().enumerate()
     {
-        out.clear();
-        frontend::put_query(&mut out, sql.as_bytes());
-        client.send(&out).await;
-        let frames = client.until_ready().await;
+        let frames = client.query(sql).await;
         let told = frames.iter().rposition(|frame| frame.tag == b'S' && frame.body.starts_with(b"DateStyle\0"));
         let row = frames.iter().position(|frame| frame.tag == b'T');
         match at {

@@ -120,10 +120,7 @@ async fn an_open_transaction_fails_and_needs_a_rollback() {
 
 /// SQLSTATE or command tag, and the transaction status.
 async fn said(client: &mut WireClient, sql: &str) -> (String, String) {
-    let mut bytes = bytes::BytesMut::new();
-    pgward_wire::frontend::put_query(&mut bytes, sql.as_bytes());
-    client.send(&bytes).await;
-    let frames = client.until_ready().await;
+    let frames = client.query(sql).await;
     let error = frames.iter().find(|frame| frame.tag == b'E').and_then(|frame| frame.field(b'C'));
     let text = |tag| frames.iter().find(|frame| frame.tag == tag).map(|frame| String::from_utf8_lossy(&frame.body));
     let answer = error.or_else(|| text(b'C').map(|tag| tag.trim_end_matches('\0').to_owned()));

@@ -2,9 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use bytes::BytesMut;
 use pgward_tests::{Deployment, Options, WireClient};
-use pgward_wire::frontend;
 use rustix::process::Signal;
 
 use crate::start;
@@ -12,15 +10,9 @@ use crate::start;
 /// A client in a transaction on a server.
 async fn in_transaction(pgward: &Deployment, n: usize) -> WireClient {
     let mut client = WireClient::login(pgward.port("general"), "app", "demo-app").await;
-    say(&mut client, &format!("BEGIN; SELECT 1 FROM patients WHERE id = '{}'", pgward.patient("us-east", n).id)).await;
-    assert_eq!(client.until_ready().await.last().unwrap().body, b"T");
+    let read = format!("BEGIN; SELECT 1 FROM patients WHERE id = '{}'", pgward.patient("us-east", n).id);
+    assert_eq!(client.query(&read).await.last().unwrap().body, b"T");
     client
-}
-
-async fn say(client: &mut WireClient, sql: &str) {
-    let mut out = BytesMut::new();
-    frontend::put_query(&mut out, sql.as_bytes());
-    client.send(&out).await;
 }
 
 #[tokio::test]
@@ -30,8 +22,7 @@ async fn transactions_may_finish_and_those_that_do_not_are_told() {
     pgward.with_instance(|instance| instance.signal(Signal::TERM)).unwrap();
     let told = Instant::now();
     tokio::time::sleep(Duration::from_millis(300)).await;
-    say(&mut finishes, "COMMIT").await;
-    let frames = finishes.until_ready().await;
+    let frames = finishes.query("COMMIT").await;
     assert_eq!(frames[0].body, b"COMMIT\0");
     // Its transaction is over: it is sent away at once.
     assert_eq!(finishes.frame().await.and_then(|frame| frame.field(b'C')).as_deref(), Some("57P01"));
