@@ -109,6 +109,8 @@ async fn a_sync_before_the_rows_of_a_copy_is_followed_by_another_when_they_end()
         let frames = client.until_ready().await;
         assert_eq!(frames.iter().map(|frame| char::from(frame.tag)).collect::<String>(), answer);
     }
+    // A replica answers, and may be behind.
+    pgward.cluster().await_replay().await.unwrap();
     assert_eq!(answers(&app, "SELECT count(*) FROM pgbench_branches").await, "2");
     app.simple_query("DROP TABLE pgbench_branches").await.unwrap();
 }

@@ -184,10 +184,13 @@ async fn a_table_that_changed_spoils_a_prepared_statement_once_for_each_server()
     one.simple_query("DROP TABLE IF EXISTS pgbench_tellers").await.unwrap();
     one.simple_query("CREATE TABLE pgbench_tellers (tid int)").await.unwrap();
     one.simple_query("INSERT INTO pgbench_tellers VALUES (1)").await.unwrap();
+    // Replicas answer reads, and may be behind.
+    pgward.cluster().await_replay().await.unwrap();
     let statement = one.prepare("SELECT * FROM pgbench_tellers WHERE tid = $1").await.unwrap();
     one.query(&statement, &[&1]).await.unwrap();
     let altered = pgward.on_server("us-east-patients/primary").await;
     altered.simple_query("ALTER TABLE pgbench_tellers ADD COLUMN more int").await.unwrap();
+    pgward.cluster().await_replay().await.unwrap();
     // As long as `one` holds the statement, `other` shares it.
     let mut spoiled = 0;
     let row = loop {
