@@ -12,6 +12,8 @@ pub struct ServerMemory {
     /// Statements prepared here, each with the tick of its last use.
     prepared: foldhash::HashMap<u64, u64>,
     tick: u64,
+    /// Statements that stand here prepared for tables that have changed since: to be closed before they are prepared anew.
+    spoiled: foldhash::HashSet<u64>,
     /// The statement that is prepared as the unnamed one.
     pub unnamed: Option<u64>,
     /// The parameters that were applied.
@@ -49,9 +51,25 @@ impl ServerMemory {
         self.prepared.remove(&id);
     }
 
+    /// Notes that the statement, as it is prepared here, does not fit its tables any more.
+    pub fn spoil(&mut self, id: u64) {
+        if self.unnamed == Some(id) {
+            self.unnamed = None;
+        } else {
+            self.prepared.remove(&id);
+            self.spoiled.insert(id);
+        }
+    }
+
+    /// Whether the statement must be closed here before it can be prepared; it counts as closed from then on.
+    pub fn take_spoiled(&mut self, id: u64) -> bool {
+        !self.spoiled.is_empty() && self.spoiled.remove(&id)
+    }
+
     /// Notes that nothing is prepared here any more.
     pub fn forget_all(&mut self) {
         self.prepared.clear();
+        self.spoiled.clear();
         self.unnamed = None;
     }
 }

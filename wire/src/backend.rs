@@ -232,6 +232,8 @@ pub struct ErrorFields<'a> {
     pub detail: Option<&'a [u8]>,
     /// HINT.
     pub hint: Option<&'a [u8]>,
+    /// The function in PostgreSQL's source that reported it; empty where the server does not say.
+    pub routine: &'a [u8],
 }
 
 /// Reads an ErrorResponse or NoticeResponse.
@@ -250,6 +252,7 @@ pub fn error_fields(body: &[u8]) -> Result<ErrorFields<'_>, ProtocolError> {
             b'M' => fields.message = reader.string()?,
             b'D' => fields.detail = Some(reader.string()?),
             b'H' => fields.hint = Some(reader.string()?),
+            b'R' => fields.routine = reader.string()?,
             _ => {
                 reader.string()?;
             }

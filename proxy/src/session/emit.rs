@@ -52,13 +52,13 @@ fn emit_one(work: &mut Work, memory: &mut ServerMemory, op: &Op, to_client: &mut
             let server_name = prepare(work, memory, statement, *named);
             let name = server_name.as_ref().map_or(&b""[..], ServerName::as_bytes);
             frontend::put_bind_renamed(&mut work.to_server, &work.arena[body.clone()], name);
-            work.expects.push_back(Expect::Bind);
+            work.expects.push_back(Expect::Bind { id: statement.id });
         }
         Op::Describe { statement, named } => {
             let server_name = prepare(work, memory, statement, *named);
             let name = server_name.as_ref().map_or(&b""[..], ServerName::as_bytes);
             frontend::put_describe_statement(&mut work.to_server, name);
-            work.expects.push_back(Expect::Describe);
+            work.expects.push_back(Expect::Describe { id: Some(statement.id) });
         }
         Op::Execute { frame, effects } => {
             work.to_server.extend_from_slice(&work.arena[frame.clone()]);
@@ -67,7 +67,7 @@ fn emit_one(work: &mut Work, memory: &mut ServerMemory, op: &Op, to_client: &mut
         Op::Raw { frame, answer } => {
             work.to_server.extend_from_slice(&work.arena[frame.clone()]);
             match answer {
-                Some(Answer::Describe) => work.expects.push_back(Expect::Describe),
+                Some(Answer::Describe) => work.expects.push_back(Expect::Describe { id: None }),
                 Some(Answer::Close) => work.expects.push_back(Expect::Close),
                 None => {}
             }
@@ -172,12 +172,20 @@ fn prepare(work: &mut Work, memory: &mut ServerMemory, statement: &Prepared, nam
     Some(name)
 }
 
-/// Notes a statement as prepared, closing the one unused for longest if the server has too many.
+/// Notes a statement as prepared, closing what stands in its place there, and the one unused for longest if the server
+/// has too many.
 fn note_prepared(work: &mut Work, memory: &mut ServerMemory, id: u64) {
-    if let Some(evicted) = memory.prepare(id) {
-        frontend::put_close_statement(&mut work.to_server, ServerName::new(evicted).as_bytes());
-        work.expects.push_back(Expect::SilentClose { id: evicted });
+    if memory.take_spoiled(id) {
+        silent_close(work, id, true);
     }
+    if let Some(evicted) = memory.prepare(id) {
+        silent_close(work, evicted, false);
+    }
+}
+
+fn silent_close(work: &mut Work, id: u64, spoiled: bool) {
+    frontend::put_close_statement(&mut work.to_server, ServerName::new(id).as_bytes());
+    work.expects.push_back(Expect::SilentClose { id, spoiled });
 }
 
 #[cfg(test)]

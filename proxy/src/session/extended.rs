@@ -200,6 +200,7 @@ impl Session {
         if let Some(effects) = pending.effects.take() {
             self.portal_effects.push((portal.into(), Some(effects)));
         }
+        self.allow_repair();
         let body = self.work.store(body);
         self.work.ops.push(Op::Bind { statement, named, body });
         self.keep_for_retry(pending);
@@ -220,6 +221,7 @@ impl Session {
                     bytes.extend_from_slice(&describe_row(&statement));
                     self.reply(bytes);
                 } else {
+                    self.allow_repair();
                     self.work.ops.push(Op::Describe { statement, named });
                     self.emit();
                 }
@@ -259,6 +261,13 @@ impl Session {
         self.work.ops.push(Op::Execute { frame, effects });
         self.emit();
         Ok(Step::Done)
+    }
+
+    /// Where no transaction is open, a statement whose table has changed is prepared anew without the client's knowledge.
+    fn allow_repair(&mut self) {
+        if matches!(self.tx, Tx::Idle) {
+            self.work.allow_repair();
+        }
     }
 
     fn execute_local(&mut self, statement: &Prepared) -> Step {

@@ -36,8 +36,6 @@ impl Session {
             attached.ready = Some(ready);
         }
         self.early_sync |= heard.early_sync;
-        // The next server prepares anew; on this one every session would get the same error.
-        self.uncertain |= heard.stale;
         if let Some(copy_in) = heard.copy_in {
             self.copy_in = copy_in;
         }

@@ -477,10 +477,11 @@ impl Session {
             if self.work.emitted < self.work.ops.len() {
                 attached.ready = None;
             }
-            let hold = if attached.retry { emit::Hold::UntilAnswered } else { emit::Hold::No };
+            let again = attached.retry || self.work.may_repair();
+            let hold = if again { emit::Hold::UntilAnswered } else { emit::Hold::No };
             emit::emit(&mut self.work, &mut attached.lease.memory, &mut self.client.out, hold);
-            if !attached.retry {
-                // What can be said to no other server need not be kept.
+            if !again {
+                // What cannot be said again need not be kept.
                 self.work.forget_emitted();
             }
         }

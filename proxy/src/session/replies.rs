@@ -5,9 +5,11 @@
 
 use bytes::{Bytes, BytesMut};
 use pgward_pools::ServerMemory;
+use pgward_wire::backend::ErrorFields;
 use pgward_wire::tag::backend as tag;
-use pgward_wire::{PgError, ProtocolError, TxStatus, backend, frame};
+use pgward_wire::{PgError, ProtocolError, TxStatus, backend, frame, frontend};
 
+use super::emit::{Hold, emit};
 use super::work::{Effect, Effects, Expect, Work};
 
 /// A message of these that is larger is no PostgreSQL's; they are held whole.
@@ -32,8 +34,6 @@ pub(crate) struct Heard {
     pub(crate) early_sync: bool,
     /// A step that the proxy sent ahead (settings, BEGIN) failed.
     pub(crate) silent_failure: Option<PgError>,
-    /// A statement that this server has prepared does not fit its tables any more.
-    pub(crate) stale: bool,
     /// The server said goodbye, with these words.
     pub(crate) fatal: Option<String>,
 }
@@ -113,7 +113,7 @@ impl Ear<'_> {
 
     fn messages(&mut self) -> Result<(), ProtocolError> {
         let chunk = self.chunk;
-        self.fakes();
+        self.fakes_in_time();
         while let Some(header) = frame::header(&chunk[self.pos..])? {
             let end = self.pos + header.len;
             let body = if end <= chunk.len() {
@@ -126,7 +126,17 @@ impl Ear<'_> {
             } else {
                 &[]
             };
-            let verdict = self.verdict(header.tag, body)?;
+            let verdict = match header.tag {
+                tag::ERROR_RESPONSE => self.error(body)?,
+                tag::PARAMETER_DESCRIPTION if self.may_be_stale() => {
+                    self.work.held.extend_from_slice(&chunk[self.pos..end]);
+                    Verdict::Drop
+                }
+                other => {
+                    self.say_held();
+                    self.verdict(other, body)?
+                }
+            };
             let next = end.min(chunk.len());
             if !matches!(verdict, Verdict::Forward) {
                 self.flush_run();
@@ -144,7 +154,7 @@ impl Ear<'_> {
             if self.heard.silent_failure.is_some() {
                 break;
             }
-            self.fakes();
+            self.fakes_in_time();
         }
         Ok(())
     }
@@ -160,6 +170,32 @@ impl Ear<'_> {
         self.flush_run();
         self.to_client.extend_from_slice(bytes);
         self.work.answered = true;
+    }
+
+    /// What the server answers now.
+    fn due(&self) -> Option<&Expect> {
+        self.work.expects.iter().find(|expect| !is_fake(expect))
+    }
+
+    /// Whether the answer under way may turn out to be one that the segment is said anew for.
+    fn may_be_stale(&self) -> bool {
+        self.work.may_repair() && matches!(self.due(), Some(Expect::Describe { id: Some(_) }))
+    }
+
+    /// What was kept back while the segment might have been said anew.
+    fn say_held(&mut self) {
+        self.fakes();
+        if !self.work.held.is_empty() {
+            let held = std::mem::take(&mut self.work.held);
+            self.say(&held);
+        }
+    }
+
+    /// Replies of the proxy's own whose turn has come, unless the server's next may cause the segment to be said anew.
+    fn fakes_in_time(&mut self) {
+        if !self.work.may_repair() || self.work.expects.iter().all(is_fake) {
+            self.fakes();
+        }
     }
 
     /// Replies of the proxy's own whose turn has come.
@@ -186,17 +222,16 @@ impl Ear<'_> {
                 Ok(self.forward_unless_silent())
             }
             tag::READY_FOR_QUERY => self.ready(backend::ready_for_query(body)?),
-            tag::ERROR_RESPONSE => self.error(body),
             tag::COMMAND_COMPLETE => Ok(self.complete(backend::command_tag(body)?)),
             tag::EMPTY_QUERY_RESPONSE => Ok(self.complete(b"")),
             tag::PORTAL_SUSPENDED => Ok(self.pop_if(|expect| matches!(expect, Expect::Execute { .. }))),
             tag::PARSE_COMPLETE => Ok(self.pop_if(|e| matches!(e, Expect::Parse { .. } | Expect::SilentParse { .. }))),
-            tag::BIND_COMPLETE => Ok(self.pop_if(|expect| matches!(expect, Expect::Bind))),
+            tag::BIND_COMPLETE => Ok(self.pop_if(|expect| matches!(expect, Expect::Bind { .. }))),
             tag::CLOSE_COMPLETE => {
                 Ok(self.pop_if(|expect| matches!(expect, Expect::Close | Expect::SilentClose { .. })))
             }
             tag::ROW_DESCRIPTION | tag::NO_DATA => Ok(match self.work.expects.front() {
-                Some(Expect::Describe) => self.pop_if(|_| true),
+                Some(Expect::Describe { .. }) => self.pop_if(|_| true),
                 _ => self.forward_unless_silent(),
             }),
             tag::COPY_IN_RESPONSE => Ok(self.copy_in()),
@@ -295,6 +330,10 @@ impl Ear<'_> {
             self.heard.fatal = Some(String::from_utf8_lossy(fields.message).into_owned());
             return Ok(Verdict::Drop);
         }
+        if is_stale(&fields) && self.is_repaired() {
+            return Ok(Verdict::Drop);
+        }
+        self.say_held();
         match self.work.expects.front_mut() {
             Some(Expect::Query { .. }) => {
                 self.heard.events.push(Event::Failed);
@@ -319,9 +358,7 @@ impl Ear<'_> {
             }
             // Nothing asked.
             None => Ok(Verdict::Drop),
-            Some(expect) => {
-                // "cached plan must not change result type", whatever language it is said in.
-                self.heard.stale |= fields.sqlstate == b"0A000" && matches!(expect, Expect::Bind | Expect::Describe);
+            Some(_) => {
                 self.heard.events.push(Event::Failed);
                 Ok(self.fail_until_sync())
             }
@@ -355,10 +392,7 @@ impl Ear<'_> {
             match self.work.expects.pop_front() {
                 Some(Expect::Refused { error }) if first => verdict = Verdict::Replace(error),
                 Some(Expect::SilentParse { id }) => self.unprepare(id),
-                // The server has skipped the Close: the statement is still prepared there.
-                Some(Expect::SilentClose { id }) => {
-                    self.memory.prepare(id);
-                }
+                Some(Expect::SilentClose { id, spoiled }) => self.unclose(id, spoiled),
                 Some(Expect::FakeParse { id, name }) => self.heard.unparsed.push((name, id)),
                 Some(Expect::Parse { id, name }) => {
                     self.unprepare(id);
@@ -367,6 +401,50 @@ impl Ear<'_> {
                 _ => {}
             }
             first = false;
+        }
+    }
+
+    /// A statement does not fit its tables any more: it will be prepared anew, and the segment said anew if nothing of
+    /// it was answered.
+    fn is_repaired(&mut self) -> bool {
+        let Some(Expect::Bind { id: failed } | Expect::Describe { id: Some(failed) }) = self.due() else {
+            return false;
+        };
+        let failed = *failed;
+        self.memory.spoil(failed);
+        let repaired = self.work.may_repair();
+        if repaired {
+            self.say_anew();
+        }
+        repaired
+    }
+
+    /// The server, which skips everything up to a Sync, is told the whole segment once more.
+    fn say_anew(&mut self) {
+        loop {
+            match self.work.expects.pop_front() {
+                // The client's own Sync is among what is said again.
+                Some(Expect::Sync | Expect::ForeignSync { .. } | Expect::SilentSync) => break,
+                None => {
+                    frontend::put_sync(&mut self.work.to_server);
+                    break;
+                }
+                Some(Expect::SilentParse { id } | Expect::Parse { id, .. }) => self.unprepare(id),
+                Some(Expect::SilentClose { id, spoiled }) => self.unclose(id, spoiled),
+                Some(_) => {}
+            }
+        }
+        self.work.expects.push_front(Expect::SilentSync);
+        self.work.repair();
+        emit(self.work, self.memory, self.to_client, Hold::UntilAnswered);
+    }
+
+    /// The server has skipped the Close: the statement is still prepared there.
+    fn unclose(&mut self, id: u64, spoiled: bool) {
+        if spoiled {
+            self.memory.spoil(id);
+        } else {
+            self.memory.prepare(id);
         }
     }
 
@@ -380,6 +458,16 @@ impl Ear<'_> {
 
 fn effect_of(effects: &Effects, n: usize) -> Effect {
     effects.as_ref().and_then(|effects| effects.get(n)).cloned().unwrap_or(Effect::None)
+}
+
+/// Made by the proxy.
+fn is_fake(expect: &Expect) -> bool {
+    matches!(expect, Expect::Fake(_) | Expect::FakeParse { .. })
+}
+
+/// "cached plan must not change result type" (plancache.c), whatever language it is said in.
+fn is_stale(fields: &ErrorFields<'_>) -> bool {
+    fields.sqlstate == b"0A000" && fields.routine == b"RevalidateCachedQuery"
 }
 
 /// Messages that are read whole, and those that are too short to be worth passing in parts.
@@ -397,6 +485,7 @@ fn is_control(t: u8) -> bool {
             | tag::PORTAL_SUSPENDED
             | tag::NO_DATA
             | tag::COPY_IN_RESPONSE
+            | tag::PARAMETER_DESCRIPTION
     )
 }
 

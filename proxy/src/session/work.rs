@@ -17,6 +17,8 @@ use super::settings::Change;
 
 /// Buffers larger than this are not kept for the next session.
 const KEEP_BYTES: usize = 64 * 1024;
+/// A longer segment is not kept to be said anew.
+const REPAIR_OPS: usize = 64;
 /// Works kept for each thread.
 const KEEP_WORKS: usize = 256;
 
@@ -102,8 +104,9 @@ pub(crate) enum Expect {
     },
     /// ParseComplete of a Parse that the proxy sent ahead; swallowed. Its failure is the client's error.
     SilentParse { id: u64 },
-    /// CloseComplete of a Close that the proxy sent; swallowed.
-    SilentClose { id: u64 },
+    /// CloseComplete of a Close that the proxy sent; swallowed. `spoiled`: of a statement that its tables have left
+    /// behind, to be prepared anew.
+    SilentClose { id: u64, spoiled: bool },
     /// ReadyForQuery of a Sync that the proxy sent; swallowed.
     SilentSync,
     /// ReadyForQuery in whose place the client is told the status of a transaction that this server has not heard of.
@@ -112,10 +115,10 @@ pub(crate) enum Expect {
     Query { effects: Effects, done: usize },
     /// ParseComplete of the client's Parse.
     Parse { id: u64, name: Option<Box<[u8]>> },
-    /// BindComplete.
-    Bind,
-    /// RowDescription or NoData (a ParameterDescription before it).
-    Describe,
+    /// BindComplete, of a portal of this statement.
+    Bind { id: u64 },
+    /// RowDescription or NoData (a ParameterDescription before it); of this statement, or of a portal.
+    Describe { id: Option<u64> },
     /// CommandComplete, EmptyQueryResponse or PortalSuspended.
     Execute { effects: Effects },
     /// A COPY of checked rows, through ReadyForQuery; its CopyInResponse is swallowed, and so is ReadyForQuery unless it
@@ -144,6 +147,8 @@ pub(crate) struct Work {
     pub(crate) to_server: BytesMut,
     /// An incomplete message of the server's.
     pub(crate) from_server: BytesMut,
+    /// A ParameterDescription whose RowDescription is still to come: an error may come instead that is not for the client.
+    pub(crate) held: BytesMut,
     /// Replies to come, in order.
     pub(crate) expects: VecDeque<Expect>,
     /// Bytes still to come of a message that is passed through (or dropped) without being held.
@@ -152,6 +157,10 @@ pub(crate) struct Work {
     pub(crate) dropping: bool,
     /// The first reply byte of this segment has gone to the client: it can no longer be said to another server.
     pub(crate) answered: bool,
+    /// Ops of this segment that were said are not kept any more.
+    forgotten: bool,
+    /// The segment is a transaction by itself, and may be said to the same server anew as long as `ops` has all of it.
+    repairable: bool,
 }
 
 thread_local! {
@@ -172,6 +181,7 @@ impl Work {
         self.to_server.clear();
         self.from_server.clear();
         self.expects.clear();
+        self.held.clear();
         self.passing = 0;
         self.dropping = false;
         let size = self.arena.capacity() + self.to_server.capacity() + self.from_server.capacity();
@@ -188,11 +198,32 @@ impl Work {
         self.arena.clear();
         self.emitted = 0;
         self.answered = false;
+        self.forgotten = false;
+        self.repairable = false;
+    }
+
+    /// The op to come uses a statement that the server may have prepared for a table as it was.
+    pub(crate) fn allow_repair(&mut self) {
+        self.repairable |= !self.forgotten && !self.answered;
+    }
+
+    /// Whether nothing of the segment is answered, and all of it can be said anew.
+    pub(crate) fn may_repair(&self) -> bool {
+        self.repairable && !self.answered && self.ops.len() <= REPAIR_OPS
+    }
+
+    /// The segment is being said anew: once is enough.
+    pub(crate) fn repair(&mut self) {
+        self.repairable = false;
+        self.forgotten = true;
+        self.emitted = 0;
+        self.held.clear();
     }
 
     /// Forgets all that was between the session and a server before; the ops stay, to be said to the next.
     pub(crate) fn begin_server(&mut self) {
         self.expects.clear();
+        self.held.clear();
         self.to_server.clear();
         self.from_server.clear();
         (self.passing, self.emitted) = (0, 0);
@@ -200,6 +231,7 @@ impl Work {
 
     /// Forgets what was said to the server, the segment going on.
     pub(crate) fn forget_emitted(&mut self) {
+        self.forgotten |= !self.ops.is_empty();
         self.ops.clear();
         self.arena.clear();
         self.emitted = 0;

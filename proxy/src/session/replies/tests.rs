@@ -19,6 +19,7 @@ mod once;
 mod random;
 mod server;
 mod simple;
+mod stale;
 
 /// A session's part in a script: its work, its server's memory, and what came of the server's bytes.
 #[derive(Default)]
