@@ -90,6 +90,7 @@ impl Session {
                     self.client.out.extend_from_slice(backend::NO_DATA);
                 }
                 Op::Fake(bytes) => self.client.out.extend_from_slice(&bytes),
+                Op::CloseStatement { .. } => self.client.out.extend_from_slice(backend::CLOSE_COMPLETE),
                 _ => {}
             }
         }

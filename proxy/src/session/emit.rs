@@ -89,6 +89,12 @@ fn emit_one(work: &mut Work, memory: &mut ServerMemory, op: &Op, to_client: &mut
             work.expects.push_back(Expect::ForeignSync { status: *status });
         }
         Op::Fake(bytes) => fake(work, bytes.clone(), to_client, hold),
+        Op::CloseStatement { .. } if is_due(work, hold) => {
+            fake(work, Bytes::from_static(backend::CLOSE_COMPLETE), to_client, hold);
+        }
+        Op::CloseStatement { name, statement } => {
+            work.expects.push_back(Expect::FakeClose { name: name.clone(), statement: Arc::clone(statement) });
+        }
         Op::Refuse { error, simple: true } => {
             memory.unnamed = None;
             frontend::put_query(&mut work.to_server, REFUSED_QUERY);
@@ -119,11 +125,8 @@ fn is_due(work: &Work, hold: Hold) -> bool {
 
 /// Sends the replies of the proxy's own that nothing of the server's stands before.
 fn due_fakes(work: &mut Work, to_client: &mut BytesMut) {
-    while let Some(Expect::Fake(_) | Expect::FakeParse { .. }) = work.expects.front().filter(|_| work.passing == 0) {
-        match work.expects.pop_front() {
-            Some(Expect::Fake(bytes)) => to_client.extend_from_slice(&bytes),
-            _ => to_client.extend_from_slice(backend::PARSE_COMPLETE),
-        }
+    while let Some(bytes) = work.pop_fake() {
+        to_client.extend_from_slice(&bytes);
         work.answered = true;
     }
 }

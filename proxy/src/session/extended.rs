@@ -304,12 +304,21 @@ impl Session {
         match close.kind {
             // Servers keep the statement for others; only the client's name for it goes.
             Object::Statement => {
-                if close.name.is_empty() {
-                    self.unnamed = None;
+                let (name, statement) = if close.name.is_empty() {
+                    (None, self.unnamed.take())
                 } else {
-                    self.prepared.remove(close.name);
+                    self.prepared
+                        .remove_entry(close.name)
+                        .map_or((None, None), |(name, closed)| (Some(name), Some(closed)))
+                };
+                match statement {
+                    // An error before it in the pipeline would undo it.
+                    Some(statement) if self.attached.is_some() || !self.work.ops.is_empty() => {
+                        self.work.ops.push(Op::CloseStatement { name, statement });
+                        self.emit();
+                    }
+                    _ => self.reply(Bytes::from_static(backend::CLOSE_COMPLETE)),
                 }
-                self.reply(Bytes::from_static(backend::CLOSE_COMPLETE));
             }
             Object::Portal => {
                 let before = self.local_portals.len();
@@ -386,14 +395,16 @@ impl Session {
 
     /// Ops that only a server can answer are waiting.
     fn waits_for_server(&self) -> bool {
-        self.work.ops.iter().any(|op| !matches!(op, Op::Fake(_)))
+        self.work.ops.iter().any(|op| !matches!(op, Op::Fake(_) | Op::CloseStatement { .. }))
     }
 
     /// Replies that waited behind nothing, when the segment ends without a server.
     fn flush_fakes(&mut self) {
         for op in self.work.ops.drain(..) {
-            if let Op::Fake(bytes) = op {
-                self.client.out.extend_from_slice(&bytes);
+            match op {
+                Op::Fake(bytes) => self.client.out.extend_from_slice(&bytes),
+                Op::CloseStatement { .. } => self.client.out.extend_from_slice(backend::CLOSE_COMPLETE),
+                _ => {}
             }
         }
         self.work.clear_segment();

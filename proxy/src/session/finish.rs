@@ -8,7 +8,7 @@ use pgward_wire::TxStatus;
 
 use super::replies::{Event, Heard};
 use super::settings::{self, Change};
-use super::work::Effect;
+use super::work::{Effect, Skipped};
 use super::{Attached, Session, Tx, TxChange, attach};
 
 impl Session {
@@ -17,14 +17,8 @@ impl Session {
         for event in heard.events.drain(..) {
             self.note(event);
         }
-        for (name, id) in heard.unparsed.drain(..) {
-            match name {
-                Some(name) if self.prepared.get(&name).is_some_and(|statement| statement.id == id) => {
-                    self.prepared.remove(&name);
-                }
-                None if self.unnamed.as_ref().is_some_and(|statement| statement.id == id) => self.unnamed = None,
-                _ => {}
-            }
+        for skipped in heard.skipped.drain(..).rev() {
+            self.undo(skipped);
         }
         if heard.skip_to_sync {
             // What was sent behind the failed message, a Query too, the server skips up to Sync.
@@ -48,6 +42,24 @@ impl Session {
                 }
                 open => self.tx = Tx::Open(open),
             }
+        }
+    }
+
+    /// A server has not done what the client asked for in its own names: they are as before.
+    fn undo(&mut self, skipped: Skipped) {
+        match skipped {
+            Skipped::Parse { name: Some(name), id } => {
+                if self.prepared.get(&name).is_some_and(|statement| statement.id == id) {
+                    self.prepared.remove(&name);
+                }
+            }
+            Skipped::Parse { name: None, id } => {
+                self.unnamed.take_if(|statement| statement.id == id);
+            }
+            Skipped::Close { name: Some(name), statement } => {
+                self.prepared.insert(name, statement);
+            }
+            Skipped::Close { name: None, statement } => self.unnamed = Some(statement),
         }
     }
 

@@ -541,6 +541,7 @@ impl Session {
             match op {
                 work::Op::Parse { .. } => self.client.out.extend_from_slice(backend::PARSE_COMPLETE),
                 work::Op::Fake(bytes) => self.client.out.extend_from_slice(&bytes),
+                work::Op::CloseStatement { .. } => self.client.out.extend_from_slice(backend::CLOSE_COMPLETE),
                 _ => {}
             }
         }

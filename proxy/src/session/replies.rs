@@ -10,7 +10,7 @@ use pgward_wire::tag::backend as tag;
 use pgward_wire::{PgError, ProtocolError, TxStatus, backend, frame, frontend};
 
 use super::emit::{Hold, emit};
-use super::work::{Effect, Effects, Expect, Work};
+use super::work::{Effect, Effects, Expect, Skipped, Work};
 
 /// A message of these that is larger is no PostgreSQL's; they are held whole.
 const MAX_CONTROL_BYTES: usize = 16 * 1024 * 1024;
@@ -24,8 +24,8 @@ pub(crate) struct Heard {
     pub(crate) ready: Option<TxStatus>,
     /// Effects of statements that succeeded, in order; `Failed` where one failed.
     pub(crate) events: Vec<Event>,
-    /// Names whose Parse failed or was skipped, `None` for the unnamed statement, with the statement's id.
-    pub(crate) unparsed: Vec<(Option<Box<[u8]>>, u64)>,
+    /// What became of the client's names by messages that failed or were skipped, in order.
+    pub(crate) skipped: Vec<Skipped>,
     /// An error was forwarded outside of a Query: the client's frames are skipped until its Sync.
     pub(crate) skip_to_sync: bool,
     /// The server's COPY … FROM STDIN has begun (true) or ended (false).
@@ -174,7 +174,7 @@ impl Ear<'_> {
 
     /// What the server answers now.
     fn due(&self) -> Option<&Expect> {
-        self.work.expects.iter().find(|expect| !is_fake(expect))
+        self.work.expects.iter().find(|expect| !expect.is_fake())
     }
 
     /// Whether the answer under way may turn out to be one that the segment is said anew for.
@@ -193,21 +193,15 @@ impl Ear<'_> {
 
     /// Replies of the proxy's own whose turn has come, unless the server's next may cause the segment to be said anew.
     fn fakes_in_time(&mut self) {
-        if !self.work.may_repair() || self.work.expects.iter().all(is_fake) {
+        if !self.work.may_repair() || self.work.expects.iter().all(Expect::is_fake) {
             self.fakes();
         }
     }
 
     /// Replies of the proxy's own whose turn has come.
     fn fakes(&mut self) {
-        if self.work.passing > 0 {
-            return;
-        }
-        while let Some(Expect::Fake(_) | Expect::FakeParse { .. }) = self.work.expects.front() {
-            match self.work.expects.pop_front() {
-                Some(Expect::Fake(bytes)) => self.say(&bytes),
-                _ => self.say(backend::PARSE_COMPLETE),
-            }
+        while let Some(bytes) = self.work.pop_fake() {
+            self.say(&bytes);
         }
     }
 
@@ -393,10 +387,13 @@ impl Ear<'_> {
                 Some(Expect::Refused { error }) if first => verdict = Verdict::Replace(error),
                 Some(Expect::SilentParse { id }) => self.unprepare(id),
                 Some(Expect::SilentClose { id, spoiled }) => self.unclose(id, spoiled),
-                Some(Expect::FakeParse { id, name }) => self.heard.unparsed.push((name, id)),
+                Some(Expect::FakeParse { id, name }) => self.heard.skipped.push(Skipped::Parse { name, id }),
+                Some(Expect::FakeClose { name, statement }) => {
+                    self.heard.skipped.push(Skipped::Close { name, statement });
+                }
                 Some(Expect::Parse { id, name }) => {
                     self.unprepare(id);
-                    self.heard.unparsed.push((name, id));
+                    self.heard.skipped.push(Skipped::Parse { name, id });
                 }
                 _ => {}
             }
@@ -458,11 +455,6 @@ impl Ear<'_> {
 
 fn effect_of(effects: &Effects, n: usize) -> Effect {
     effects.as_ref().and_then(|effects| effects.get(n)).cloned().unwrap_or(Effect::None)
-}
-
-/// Made by the proxy.
-fn is_fake(expect: &Expect) -> bool {
-    matches!(expect, Expect::Fake(_) | Expect::FakeParse { .. })
 }
 
 /// "cached plan must not change result type" (plancache.c), whatever language it is said in.

@@ -10,7 +10,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use pgward_wire::TxStatus;
+use pgward_wire::{TxStatus, backend};
 
 use super::prepared::Prepared;
 use super::settings::Change;
@@ -47,6 +47,8 @@ pub(crate) enum Op {
     Sync,
     /// A reply that the proxy makes itself, in its turn.
     Fake(Bytes),
+    /// Close of a statement, which only the client's name is gone by; `name` is the client's.
+    CloseStatement { name: Option<Box<[u8]>>, statement: Arc<Prepared> },
     /// The statement was refused with this ErrorResponse: the server is made to fail in its stead, so that the
     /// transaction fails on both sides. `simple`: in answer to a Query.
     Refuse { error: Bytes, simple: bool },
@@ -97,6 +99,8 @@ pub(crate) enum Expect {
     Fake(Bytes),
     /// ParseComplete made by the proxy for a statement that the server has already.
     FakeParse { id: u64, name: Option<Box<[u8]>> },
+    /// CloseComplete made by the proxy; when it is skipped, the client has its statement still.
+    FakeClose { name: Option<Box<[u8]>>, statement: Arc<Prepared> },
     /// All replies to a Query that the proxy sent ahead, through ReadyForQuery; swallowed.
     SilentQuery {
         /// It is the BEGIN that the client was answered before.
@@ -132,6 +136,23 @@ pub(crate) enum Expect {
     Refused { error: Bytes },
     /// The same in answer to a Query; ReadyForQuery follows.
     RefusedQuery { error: Option<Bytes> },
+}
+
+impl Expect {
+    /// Made by the proxy.
+    pub(crate) fn is_fake(&self) -> bool {
+        matches!(self, Self::Fake(_) | Self::FakeParse { .. } | Self::FakeClose { .. })
+    }
+}
+
+/// What the client did with a name of its own in a message that a server skipped behind an error, for the unnamed
+/// statement `None`.
+#[derive(Debug)]
+pub(crate) enum Skipped {
+    /// Parse of this statement.
+    Parse { name: Option<Box<[u8]>>, id: u64 },
+    /// Close of this statement.
+    Close { name: Option<Box<[u8]>>, statement: Arc<Prepared> },
 }
 
 /// Buffers and queues of a session with work under way.
@@ -200,6 +221,18 @@ impl Work {
         self.answered = false;
         self.forgotten = false;
         self.repairable = false;
+    }
+
+    /// The next reply, if the proxy makes it and nothing of the server's stands before it, not even the rest of a message.
+    pub(crate) fn pop_fake(&mut self) -> Option<Bytes> {
+        if self.passing > 0 || !self.expects.front()?.is_fake() {
+            return None;
+        }
+        Some(match self.expects.pop_front()? {
+            Expect::Fake(bytes) => bytes,
+            Expect::FakeClose { .. } => Bytes::from_static(backend::CLOSE_COMPLETE),
+            _ => Bytes::from_static(backend::PARSE_COMPLETE),
+        })
     }
 
     /// The op to come uses a statement that the server may have prepared for a table as it was.

@@ -219,3 +219,34 @@ async fn a_statement_whose_table_changed_is_prepared_anew() {
     assert_eq!(other.query(write, &[&1]).await.unwrap()[0].len(), 5);
     other.simple_query("DROP TABLE pgbench_tellers").await.unwrap();
 }
+
+/// As PostgreSQL, which skips the Close and the Parse and keeps the statement.
+#[tokio::test]
+async fn a_close_behind_an_error_does_not_happen() {
+    let pgward = shared().await;
+    let mut client = WireClient::login(pgward.port("general"), "app", "demo-app").await;
+    let mut out = BytesMut::new();
+    frontend::put_parse(&mut out, b"kept", b"SELECT 1", &[]);
+    frontend::put_sync(&mut out);
+    client.send(&out).await;
+    assert_eq!(tags(&client.until_ready().await), "1Z");
+
+    out.clear();
+    frontend::put_parse(&mut out, b"bad", b"SELECT no_such_column", &[]);
+    frontend::put_close_statement(&mut out, b"kept");
+    frontend::put_parse(&mut out, b"kept", b"SELECT 2", &[]);
+    frontend::put_sync(&mut out);
+    client.send(&out).await;
+    assert_eq!(tags(&client.until_ready().await), "EZ");
+
+    out.clear();
+    put(&mut out, b'B', b"\0kept\0\0\0\0\0\0\0");
+    put(&mut out, b'E', b"\0\0\0\0\0");
+    frontend::put_close_statement(&mut out, b"kept");
+    frontend::put_parse(&mut out, b"kept", b"SELECT 3", &[]);
+    frontend::put_sync(&mut out);
+    client.send(&out).await;
+    let frames = client.until_ready().await;
+    assert_eq!(tags(&frames), "2DC31Z");
+    assert_eq!(&frames[1].body[6..], b"1");
+}

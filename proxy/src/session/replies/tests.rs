@@ -73,12 +73,22 @@ impl Played {
     fn note(&mut self, heard: Heard) {
         self.heard.status = heard.status.or(self.heard.status);
         self.heard.events.extend(heard.events);
-        self.heard.unparsed.extend(heard.unparsed);
+        self.heard.skipped.extend(heard.skipped);
         self.heard.skip_to_sync |= heard.skip_to_sync;
         self.heard.copy_in = heard.copy_in.or(self.heard.copy_in);
         self.heard.early_sync |= heard.early_sync;
         self.heard.silent_failure = self.heard.silent_failure.take().or(heard.silent_failure);
         self.heard.fatal = self.heard.fatal.take().or(heard.fatal);
+    }
+
+    /// Names whose Parse failed or was skipped, with their statements.
+    fn unparsed<'a>(&'a self) -> Vec<(&'a str, u64)> {
+        let text = |name: &'a Option<Box<[u8]>>| name.as_deref().map_or("", |name| str::from_utf8(name).unwrap());
+        let of = |skipped: &'a Skipped| match skipped {
+            Skipped::Parse { name, id } => Some((text(name), *id)),
+            Skipped::Close { .. } => None,
+        };
+        self.heard.skipped.iter().filter_map(of).collect()
     }
 
     /// All that may not depend on where the server's bytes were cut. Of a server that is given up, only what has

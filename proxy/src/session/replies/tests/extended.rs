@@ -50,7 +50,7 @@ fn an_error_skips_to_sync() {
     let mut played = play(|| Played::of(ops, Hold::UntilAnswered), &server);
     assert_settled(&played);
     assert_eq!(played.client, server);
-    assert_eq!(played.heard.unparsed, [(Some(b"b"[..].into()), second.id)]);
+    assert_eq!(played.unparsed(), [("b", second.id)]);
     assert!(played.memory.has_prepared(first.id) && !played.memory.has_prepared(second.id));
 }
 
@@ -65,7 +65,7 @@ fn an_error_before_the_clients_sync_is_told_to_the_session() {
     assert_settled(&played);
     assert_eq!(played.client, error("gone"));
     assert!(played.heard.skip_to_sync);
-    assert_eq!((played.heard.status, &played.heard.unparsed[..]), (None, &[(Some(b"a"[..].into()), statement.id)][..]));
+    assert_eq!((played.heard.status, &played.unparsed()[..]), (None, &[("a", statement.id)][..]));
     played.work.ops.push(Op::Sync);
     played.emit(Hold::No);
     assert!(played.hear(&ready(b'I')));
@@ -128,4 +128,29 @@ fn replies_of_the_proxys_own_come_in_their_turn() {
         let want = [&parses[..], backend::BIND_COMPLETE, &done, backend::CLOSE_COMPLETE, &ready(b'I')].concat();
         assert_eq!(played.client, want, "{hold:?}");
     }
+}
+
+#[test]
+fn a_close_that_is_skipped_is_told_to_the_session() {
+    let (kept, failing) = (prepared("SELECT 1"), prepared("SELECT gone"));
+    let close = |work: &mut Work| {
+        work.ops.push(Op::CloseStatement { name: Some(b"k"[..].into()), statement: Arc::clone(&kept) });
+    };
+    let ops = |work: &mut Work| {
+        parse(work, &failing, "f");
+        close(work);
+        work.ops.push(Op::Sync);
+    };
+    let failed = [error("no"), ready(b'I')].concat();
+    let played = play(|| Played::of(ops, Hold::UntilAnswered), &failed);
+    assert_settled(&played);
+    assert_eq!(played.client, failed);
+    assert!(
+        matches!(&played.heard.skipped[..], [Skipped::Parse { .. }, Skipped::Close { statement, .. }] if statement.id == kept.id)
+    );
+    let done = [backend::PARSE_COMPLETE, &ready(b'I')].concat();
+    let played = play(|| Played::of(ops, Hold::UntilAnswered), &done);
+    assert_settled(&played);
+    assert_eq!(played.client, [backend::PARSE_COMPLETE, backend::CLOSE_COMPLETE, &ready(b'I')].concat());
+    assert!(played.heard.skipped.is_empty());
 }
