@@ -123,6 +123,9 @@ fn proxy(old: &Config, new: &Config, words: &mut Vec<String>) {
     let size = |bytes: usize| show_size(bytes as u64);
     changed("[proxy] max_startup_bytes", size(a.max_startup_bytes), size(b.max_startup_bytes), words);
     changed("[proxy] max_message_bytes", size(a.max_message_bytes), size(b.max_message_bytes), words);
+    changed("[proxy] max_prepared", a.max_prepared, b.max_prepared, words);
+    changed("[proxy] max_prepared_bytes", size(a.max_prepared_bytes), size(b.max_prepared_bytes), words);
+    changed("[proxy] server_prepared", a.server_prepared, b.server_prepared, words);
     changed("[proxy] startup_timeout", show_duration(a.startup_timeout), show_duration(b.startup_timeout), words);
     let (idle_a, idle_b) = (timeout(a.idle_in_transaction_timeout), timeout(b.idle_in_transaction_timeout));
     changed("[proxy] idle_in_transaction_timeout", idle_a, idle_b, words);

@@ -274,6 +274,12 @@ pub struct Proxy {
     pub startup_timeout: Duration,
     /// Largest message that is held whole (Query, Parse, Bind …), in bytes; default 64 MiB.
     pub max_message_bytes: usize,
+    /// Named prepared statements of one client; default 10 000.
+    pub max_prepared: usize,
+    /// Their names, texts and parameter types together, in bytes; default 16 MiB.
+    pub max_prepared_bytes: usize,
+    /// Statements that a server connection keeps prepared before the one unused for longest is closed; default 500.
+    pub server_prepared: usize,
     /// A client silent inside a transaction for longer is disconnected (25P03); default 5 min, `None` for never.
     pub idle_in_transaction_timeout: Option<Duration>,
     /// How long to wait for a connection to a node; default 5 s.

@@ -79,6 +79,8 @@ fn what_it_calls_a_default_is_the_default() {
         "startup_timeout",
         "rotate_bytes",
         "max_message_bytes",
+        "max_prepared",
+        "server_prepared",
         "idle_in_transaction_timeout",
         "connect_timeout",
         "drain_timeout",

@@ -3,15 +3,14 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
-/// Statements kept prepared on a server before the one unused for longest is closed.
-const MAX_PREPARED: usize = 500;
-
 /// What one server connection remembers of what it was told.
 #[derive(Debug, Default)]
 pub struct ServerMemory {
     /// Statements prepared here, each with the tick of its last use.
     prepared: foldhash::HashMap<u64, u64>,
     tick: u64,
+    /// So many are kept before the one unused for longest is closed; 0 for any number.
+    pub limit: usize,
     /// Statements that stand here prepared for tables that have changed since: to be closed before they are prepared anew.
     spoiled: foldhash::HashSet<u64>,
     /// The statement that is prepared as the unnamed one.
@@ -35,15 +34,20 @@ impl ServerMemory {
 
     /// Notes that the statement is being prepared; returns one to close if there are too many now.
     pub fn prepare(&mut self, id: u64) -> Option<u64> {
-        let evicted = (self.prepared.len() >= MAX_PREPARED)
-            .then(|| self.prepared.iter().min_by_key(|(_, used)| **used).map(|(id, _)| *id))
-            .flatten();
+        let full = self.limit > 0 && self.prepared.len() + self.spoiled.len() >= self.limit;
+        let evicted = if full { self.least_useful() } else { None };
         if let Some(id) = evicted {
             self.prepared.remove(&id);
+            self.spoiled.remove(&id);
         }
         self.tick += 1;
         self.prepared.insert(id, self.tick);
         evicted
+    }
+
+    fn least_useful(&self) -> Option<u64> {
+        let unused = || self.prepared.iter().min_by_key(|(_, used)| **used).map(|(id, _)| *id);
+        self.spoiled.iter().next().copied().or_else(unused)
     }
 
     /// Notes that the statement is not prepared here after all.
@@ -133,12 +137,17 @@ mod tests {
 
     #[test]
     fn the_statement_unused_for_longest_is_evicted() {
-        let mut memory = ServerMemory::default();
-        for id in 0..MAX_PREPARED as u64 {
+        let mut memory = ServerMemory { limit: 500, ..ServerMemory::default() };
+        for id in 0..500 {
             assert_eq!(memory.prepare(id), None);
         }
         assert!(memory.has_prepared(0));
         assert_eq!(memory.prepare(9999), Some(1));
         assert!(!memory.has_prepared(1));
+        memory.spoil(7);
+        assert_eq!((memory.has_prepared(7), memory.prepare(8888)), (false, Some(7)), "what nobody can use goes first");
+        memory.spoil(8);
+        assert!(memory.take_spoiled(8) && !memory.take_spoiled(8));
+        assert_eq!(memory.prepare(8), None);
     }
 }

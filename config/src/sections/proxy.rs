@@ -25,6 +25,16 @@ pub(crate) const STARTUP_TIMEOUT: Duration = Duration::from_secs(15);
 pub(crate) const MAX_MESSAGE_BYTES: u64 = 64 << 20;
 /// A message buffer below this would refuse ordinary statements.
 const MAX_MESSAGE_BYTES_LEAST: u64 = 10_000;
+/// Room for a handful of ordinary statements.
+const MAX_PREPARED_BYTES_LEAST: u64 = 10_000;
+/// More names than a driver's cache of statements has, or an application's code.
+pub(crate) const MAX_PREPARED: u64 = 10_000;
+/// A thousand clients with full caches still fit a machine.
+pub(crate) const MAX_PREPARED_BYTES: u64 = 16 << 20;
+/// Each costs a server some 10 to 100 KB for every one of its connections.
+pub(crate) const SERVER_PREPARED: u64 = 500;
+/// The one unused for longest is looked for among all of them.
+const SERVER_PREPARED_MOST: u64 = 10_000;
 /// A forgotten BEGIN holds a server connection that others wait for.
 pub(crate) const IDLE_IN_TRANSACTION_TIMEOUT: Duration = Duration::from_secs(300);
 /// Below the 10 s between two probes, so that a dead node does not hold a statement longer than the probes do.
@@ -46,6 +56,9 @@ pub(crate) fn proxy<'a>(root: &Reader<'a>, toml: &Path) -> Placed<'a, Proxy> {
         max_startup_bytes: bytes(max_startup_bytes(&reader)),
         startup_timeout: reader.duration_or("startup_timeout", STARTUP_TIMEOUT),
         max_message_bytes: bytes(reader.size_or("max_message_bytes", MAX_MESSAGE_BYTES_LEAST, MAX_MESSAGE_BYTES)),
+        max_prepared: bytes(reader.number("max_prepared", 1..=u64::MAX).unwrap_or(MAX_PREPARED)),
+        max_prepared_bytes: bytes(reader.size_or("max_prepared_bytes", MAX_PREPARED_BYTES_LEAST, MAX_PREPARED_BYTES)),
+        server_prepared: bytes(reader.number("server_prepared", 1..=SERVER_PREPARED_MOST).unwrap_or(SERVER_PREPARED)),
         idle_in_transaction_timeout: reader
             .duration_or_never("idle_in_transaction_timeout", Some(IDLE_IN_TRANSACTION_TIMEOUT)),
         connect_timeout: reader.duration_or("connect_timeout", CONNECT_TIMEOUT),

@@ -165,6 +165,7 @@ impl Session {
             // A simple Query destroys the unnamed statement.
             lease.memory.unnamed = None;
         }
+        lease.memory.limit = self.state.config.proxy.server_prepared;
         self.handle.attach(lease.cancel_target(), &node);
         self.handle.set_awaiting(self.shared.registry.now());
         self.attached = Some(Attached {

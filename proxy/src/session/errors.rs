@@ -1,6 +1,6 @@
 //! What clients are told, in PostgreSQL's own words where it has some.
 
-use pgward_config::{Class, PoolKind};
+use pgward_config::{Class, PoolKind, Proxy};
 use pgward_pools::AcquireError;
 use pgward_router::Refusal;
 use pgward_wire::PgError;
@@ -26,6 +26,13 @@ pub(crate) fn refusal(refusal: &Refusal) -> PgError {
 pub(super) fn message_too_large(len: usize, limit: usize) -> PgError {
     PgError::error("54000", format!("a message of {len} bytes is larger than the limit of {limit} bytes"))
         .with_hint("Send less at once, or raise max_message_bytes in [proxy].")
+}
+
+pub(super) fn too_many_prepared(limits: &Proxy) -> PgError {
+    let (count, bytes) = (limits.max_prepared, limits.max_prepared_bytes);
+    PgError::error("54000", "too many prepared statements")
+        .with_detail(format!("A client may hold {count} of them, {bytes} bytes together (max_prepared in [proxy])."))
+        .with_hint("Close those that are no longer used, or give your driver's statement cache a smaller size.")
 }
 
 pub(super) fn function_call() -> PgError {

@@ -59,8 +59,15 @@ impl Session {
             self.unnamed = Some(Arc::clone(&statement));
             statement
         } else {
-            if self.prepared.contains_key(parse.name) {
+            if self.prepared.get(parse.name).is_some() {
                 self.refuse(&errors::duplicate_prepared(parse.name), false);
+                return Ok(Step::Done);
+            }
+            let limits = &self.state.config.proxy;
+            let (count, bytes) = (limits.max_prepared, limits.max_prepared_bytes);
+            if self.prepared.would_exceed(parse.name, parse.text, types.len(), count, bytes) {
+                let error = errors::too_many_prepared(limits);
+                self.refuse(&error, false);
                 return Ok(Step::Done);
             }
             let statement = self.shared.statements.intern(parse.text, types, analysed, self.state.generation);
@@ -307,9 +314,7 @@ impl Session {
                 let (name, statement) = if close.name.is_empty() {
                     (None, self.unnamed.take())
                 } else {
-                    self.prepared
-                        .remove_entry(close.name)
-                        .map_or((None, None), |(name, closed)| (Some(name), Some(closed)))
+                    self.prepared.remove(close.name).map_or((None, None), |(name, closed)| (Some(name), Some(closed)))
                 };
                 match statement {
                     // An error before it in the pipeline would undo it.

@@ -56,7 +56,7 @@ impl Session {
             Action::Set(_) | Action::Reset(_) if no_server && matches!(self.tx, Tx::Opening(_)) => true,
             Action::Discard { all: true } => no_server && matches!(self.tx, Tx::Idle),
             Action::Deallocate(None) => self.pinned.is_none(),
-            Action::Deallocate(Some(name)) => self.pinned.is_none() || self.prepared.contains_key(name.as_bytes()),
+            Action::Deallocate(Some(name)) => self.pinned.is_none() || self.prepared.get(name.as_bytes()).is_some(),
             action => self.is_proxys_own(action),
         }
     }

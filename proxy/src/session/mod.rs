@@ -24,7 +24,6 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::{Buf, Bytes, BytesMut};
-use foldhash::HashMap;
 use pgward_audit::Receipt;
 use pgward_config::{Class, Listener, PoolMode, User};
 use pgward_pools::{Lease, Node, Settings};
@@ -42,7 +41,7 @@ pub(crate) use settings::{from_startup, statements};
 use crate::registry::Handle;
 use crate::state::{Shared, State};
 use copy::CopyGuard;
-use prepared::Prepared;
+use prepared::{Names, Prepared};
 use route::Pending;
 use settings::Change;
 use work::Work;
@@ -73,7 +72,7 @@ pub(crate) struct Session {
     tx: Tx,
     /// Class asked for by `SET pgward.priority`.
     asked_class: Option<Class>,
-    prepared: HashMap<Box<[u8]>, Arc<Prepared>>,
+    prepared: Names,
     unnamed: Option<Arc<Prepared>>,
     /// Portals of statements that the proxy answers itself.
     local_portals: Vec<(Box<[u8]>, Arc<Prepared>)>,
@@ -261,7 +260,7 @@ impl Session {
             closed: false,
             tx: Tx::Idle,
             asked_class,
-            prepared: HashMap::default(),
+            prepared: Names::default(),
             unnamed: None,
             local_portals: Vec::new(),
             portal_effects: Vec::new(),
@@ -406,12 +405,7 @@ impl Session {
             Some(shared.statements.intern(&statement.text, statement.types.clone(), analysed, state.generation))
         };
         // The text was accepted before by the same grammar; if not, the client is told that it is not prepared.
-        prepared.retain(|_, statement| {
-            again(statement).is_some_and(|new| {
-                *statement = new;
-                true
-            })
-        });
+        prepared.replace_all(again);
         *unnamed = unnamed.as_ref().and_then(again);
     }
 

@@ -36,6 +36,58 @@ impl Prepared {
     }
 }
 
+/// The named statements of one client.
+#[derive(Debug, Default)]
+pub(crate) struct Names {
+    map: foldhash::HashMap<Box<[u8]>, Arc<Prepared>>,
+    /// Of names, texts and types.
+    bytes: usize,
+}
+
+impl Names {
+    /// What the client calls so.
+    pub(crate) fn get(&self, name: &[u8]) -> Option<&Arc<Prepared>> {
+        self.map.get(name)
+    }
+
+    /// Whether one more statement would be more than `count` of them or more than `bytes` bytes.
+    pub(crate) fn would_exceed(&self, name: &[u8], text: &[u8], types: usize, count: usize, bytes: usize) -> bool {
+        self.map.len() >= count || self.bytes.saturating_add(cost(name, text, types)) > bytes
+    }
+
+    /// Gives a statement a name, which it takes from another if there is one.
+    pub(crate) fn insert(&mut self, name: Box<[u8]>, statement: Arc<Prepared>) {
+        self.remove(&name);
+        self.bytes += cost(&name, &statement.text, statement.types.len());
+        self.map.insert(name, statement);
+    }
+
+    /// Forgets a name.
+    pub(crate) fn remove(&mut self, name: &[u8]) -> Option<(Box<[u8]>, Arc<Prepared>)> {
+        let (name, statement) = self.map.remove_entry(name)?;
+        self.bytes -= cost(&name, &statement.text, statement.types.len());
+        Some((name, statement))
+    }
+
+    /// Forgets all names.
+    pub(crate) fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    /// Puts another statement of the same text and types in the place of each, or forgets its name.
+    pub(crate) fn replace_all(&mut self, with: impl Fn(&Arc<Prepared>) -> Option<Arc<Prepared>>) {
+        for (name, statement) in std::mem::take(self).map {
+            if let Some(new) = with(&statement) {
+                self.insert(name, new);
+            }
+        }
+    }
+}
+
+fn cost(name: &[u8], text: &[u8], types: usize) -> usize {
+    name.len() + text.len() + types * size_of::<u32>()
+}
+
 /// `pgward_<id>`, on the stack.
 pub(crate) struct ServerName {
     bytes: [u8; 32],
@@ -102,7 +154,33 @@ impl Statements {
 
 #[cfg(test)]
 mod tests {
+    use pgward_router::Shape;
+    use smallvec::SmallVec;
+
     use super::*;
+
+    fn statement(text: &str) -> Arc<Prepared> {
+        let shape = Shape { fingerprint: Arc::from("0"), statements: SmallVec::new(), params: 0 };
+        let analysed = Analysed { shape: Arc::new(shape), literals: SmallVec::new() };
+        Arc::new(Prepared::new(text.as_bytes(), Box::new([23]), analysed))
+    }
+
+    #[test]
+    fn names_are_counted_and_weighed() {
+        let mut names = Names::default();
+        assert!(!names.would_exceed(b"a", b"SELECT 1", 1, 1, 13));
+        assert!(names.would_exceed(b"a", b"SELECT 1", 1, 1, 12));
+        names.insert(b"a"[..].into(), statement("SELECT 1"));
+        assert!(names.would_exceed(b"b", b"", 0, 1, 100));
+        names.insert(b"a"[..].into(), statement("SELECT 22"));
+        names.replace_all(|statement| Some(Arc::clone(statement)));
+        assert_eq!(names.bytes, 14);
+        assert!(names.remove(b"a").is_some() && names.remove(b"a").is_none());
+        assert_eq!(names.bytes, 0);
+        names.insert(b"a"[..].into(), statement("SELECT 1"));
+        names.replace_all(|_| None);
+        assert!(names.get(b"a").is_none() && names.bytes == 0);
+    }
 
     #[test]
     fn server_names_are_decimal() {

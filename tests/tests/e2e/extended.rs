@@ -250,3 +250,51 @@ async fn a_close_behind_an_error_does_not_happen() {
     assert_eq!(tags(&frames), "2DC31Z");
     assert_eq!(&frames[1].body[6..], b"1");
 }
+
+#[tokio::test]
+async fn a_client_has_so_many_prepared_statements_and_no_more() {
+    let mut client = session().await;
+    let mut out = BytesMut::new();
+    for n in 0..10_001 {
+        // Their Parse is answered without a server.
+        frontend::put_parse(&mut out, format!("s{n}").as_bytes(), b"COMMIT", &[]);
+    }
+    frontend::put_sync(&mut out);
+    client.send(&out).await;
+    let frames = client.until_ready().await;
+    assert_eq!(tags(&frames[10_000..]), "EZ");
+    assert_eq!(frames[10_000].field(b'C').unwrap(), "54000");
+
+    out.clear();
+    frontend::put_close_statement(&mut out, b"s17");
+    frontend::put_parse(&mut out, b"another", b"COMMIT", &[]);
+    frontend::put_sync(&mut out);
+    client.send(&out).await;
+    assert_eq!(tags(&client.until_ready().await), "31Z");
+
+    let mut client = session().await;
+    out.clear();
+    let large = [b"SELECT 1 -- ".to_vec(), vec![b'x'; 17 << 20]].concat();
+    frontend::put_parse(&mut out, b"large", &large, &[]);
+    frontend::put_sync(&mut out);
+    client.send(&out).await;
+    let frames = client.until_ready().await;
+    assert_eq!((tags(&frames).as_str(), frames[0].field(b'C').unwrap().as_str()), ("EZ", "54000"));
+}
+
+/// More statements than a server keeps, again and again, each answered by its own.
+#[tokio::test]
+async fn a_server_closes_what_was_unused_for_longest() {
+    let pgward = shared().await;
+    let client = pgward.app().await;
+    let mut statements = Vec::new();
+    for n in 0..700 {
+        statements.push(client.prepare(&format!("SELECT {n}, $1::int")).await.unwrap());
+    }
+    for round in 0..3i32 {
+        for (n, statement) in (0i32..).zip(&statements) {
+            let row = client.query_one(statement, &[&round]).await.unwrap();
+            assert_eq!((row.get::<_, i32>(0), row.get::<_, i32>(1)), (n, round));
+        }
+    }
+}

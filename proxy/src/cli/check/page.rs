@@ -43,6 +43,8 @@ fn process(page: &mut Page, config: &Config) {
         ("clients", format!("at most {}", proxy.max_clients)),
         ("startup", format!("{} within {}", size(proxy.max_startup_bytes), show_duration(proxy.startup_timeout))),
         ("message", format!("at most {}", size(proxy.max_message_bytes))),
+        ("prepared", format!("at most {} of a client, {}", proxy.max_prepared, size(proxy.max_prepared_bytes))),
+        ("prepared on servers", format!("{} on each connection", proxy.server_prepared)),
         ("idle in transaction", proxy.idle_in_transaction_timeout.map_or("for ever".into(), until)),
         ("connect to a node", until(proxy.connect_timeout)),
         ("drain", until(proxy.drain_timeout)),

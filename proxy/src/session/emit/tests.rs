@@ -182,6 +182,7 @@ fn a_flush_sends_what_stands_behind_nothing() {
 #[test]
 fn a_full_server_forgets_the_statement_unused_for_longest() {
     let (mut work, mut memory) = (Work::default(), ServerMemory::default());
+    memory.limit = 500;
     let statements: Vec<_> = (0..501).map(|n| prepared(&format!("SELECT {n}"))).collect();
     for statement in &statements {
         bind(&mut work, statement, "x");

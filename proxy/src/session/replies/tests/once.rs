@@ -60,6 +60,7 @@ fn a_close_that_was_skipped_leaves_the_statement_prepared() {
     let (bad, new) = (prepared("SELECT gone"), prepared("SELECT 2"));
     let script = || {
         let mut played = Played::default();
+        played.memory.limit = old.len();
         for statement in &old {
             played.memory.prepare(statement.id);
         }
