@@ -202,6 +202,7 @@ fn pool(kind: PoolKind, old: &Pool, new: &Pool, words: &mut Vec<String>) {
     figure("check_interval", show_duration(old.check_interval), show_duration(new.check_interval));
     figure("wait_timeout", show_duration(old.wait_timeout), show_duration(new.wait_timeout));
     figure("max_waiting", old.max_waiting.to_string(), new.max_waiting.to_string());
+    figure("max_pinned", old.max_pinned.to_string(), new.max_pinned.to_string());
 }
 
 #[cfg(test)]
@@ -236,7 +237,11 @@ mod tests {
     fn changes_are_named() {
         assert_eq!(
             words("max = 200", "max = 100\nidle_timeout = \"90s\""),
-            ["[pools.general] max: 200 -> 100", "[pools.general] idle_timeout: 10m -> 1m30s"]
+            [
+                "[pools.general] max: 200 -> 100",
+                "[pools.general] idle_timeout: 10m -> 1m30s",
+                "[pools.general] max_pinned: 100 -> 50"
+            ]
         );
         assert_eq!(
             words("name = \"icd10_codes\"", "name = \"icd10\""),

@@ -594,6 +594,9 @@ pub struct Pool {
     pub wait_timeout: Duration,
     /// Statements that may wait at once; more are refused at once.
     pub max_waiting: u32,
+    /// Connections that sessions may keep beyond a transaction (LISTEN, temporary tables and the like); default half of
+    /// `max`.
+    pub max_pinned: u32,
 }
 
 /// `[health]`: how nodes are watched.

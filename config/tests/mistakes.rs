@@ -241,6 +241,7 @@ fn pools_that_contradict_themselves_or_their_server() {
         &["[pools.general] has a minimum above its maximum", "at most 200"],
     );
     one_mistake("max = 200", "min = 201", &["the maximum is the default"]);
+    one_mistake("max = 200", "max = 200\nmax_pinned = 201", &["keep more than there is", "at most 200"]);
     one_mistake("max = 200", "max = 0", &["`max` of [pools.general] cannot be 0"]);
     one_mistake("max = 200", "max = -1", &["`max` of [pools.general] cannot be -1"]);
     one_mistake(

@@ -36,11 +36,13 @@ pub struct Lease {
     store: usize,
     /// Of the slot that it holds, and gives back when it is dropped.
     class: Class,
+    /// It counts among the servers that sessions keep.
+    pinned: bool,
 }
 
 impl Lease {
     pub(crate) fn new(taken: Taken, pool: Arc<Pool>, store: usize, slot: Slot<'_>) -> Self {
-        Self { taken: Some(taken), pool, store, class: slot.hold() }
+        Self { taken: Some(taken), pool, store, class: slot.hold(), pinned: false }
     }
 
     /// Gives the server back: first to the store, then its slot to whoever is next, who so finds it there.
@@ -55,6 +57,25 @@ impl Lease {
         self.pool.kind
     }
 
+    /// The session keeps the server beyond its transaction.
+    ///
+    /// # Errors
+    /// The number of servers of this pool that may be kept so (`max_pinned`), if as many are.
+    pub fn pin(&mut self) -> Result<(), u32> {
+        if !self.pinned && !self.pool.pin() {
+            return Err(self.pool.figures.max_pinned);
+        }
+        self.pinned = true;
+        Ok(())
+    }
+
+    /// The session does not keep the server after all.
+    pub fn unpin(&mut self) {
+        if std::mem::take(&mut self.pinned) {
+            self.pool.unpin();
+        }
+    }
+
     /// The class that it was acquired for.
     pub fn class(&self) -> Class {
         self.class
@@ -66,6 +87,7 @@ impl Drop for Lease {
         if let Some(mut taken) = self.taken.take() {
             taken.broken = true;
         }
+        self.unpin();
         self.pool.admission.release(self.class);
     }
 }

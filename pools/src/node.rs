@@ -173,6 +173,7 @@ impl Node {
             PoolStatus {
                 kind: pool.kind,
                 in_use,
+                pinned: pool.pinned(),
                 idle: pool.idle(),
                 open: pool.open_connections(),
                 min: pool.figures.min,

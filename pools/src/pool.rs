@@ -26,6 +26,8 @@ pub(crate) struct Pool {
     pub(crate) kind: PoolKind,
     pub(crate) figures: model::Pool,
     pub(crate) admission: Admission,
+    /// Servers that sessions keep beyond their transactions.
+    pinned: AtomicU32,
     budget: Arc<Budget>,
     stores: Vec<Store>,
     /// Ticks of the slow clock, one a second.
@@ -56,11 +58,28 @@ impl Pool {
             kind,
             admission: Admission::new(limits, node_in_use),
             figures,
+            pinned: AtomicU32::new(0),
             budget,
             stores,
             clock: AtomicU32::new(0),
             backoff: parking_lot::Mutex::new((0, BACKOFF_TICKS.0)),
         }
+    }
+
+    /// One more server is kept: false if as many are as may be.
+    pub(crate) fn pin(&self) -> bool {
+        let more = |pinned: u32| (pinned < self.figures.max_pinned).then_some(pinned + 1);
+        self.pinned.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
+    }
+
+    /// A server is no longer kept.
+    pub(crate) fn unpin(&self) {
+        self.pinned.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// How many servers sessions keep.
+    pub(crate) fn pinned(&self) -> u32 {
+        self.pinned.load(Ordering::Relaxed)
     }
 
     pub(crate) fn store(&self, role: &str) -> Option<usize> {

@@ -31,6 +31,8 @@ pub struct PoolStatus {
     pub kind: PoolKind,
     /// Servers lent to sessions.
     pub in_use: u32,
+    /// Those of them that sessions keep beyond their transactions.
+    pub pinned: u32,
     /// Servers that wait for work.
     pub idle: u32,
     /// Connections open or being opened.

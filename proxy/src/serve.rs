@@ -331,8 +331,10 @@ impl Proxy {
         let width = nodes.iter().map(|node| node.id.as_str().len()).max().unwrap_or(0);
         for node in nodes {
             let standing = if node.state.up { "up" } else { "down" };
+            let kept = |pinned: u32| if pinned > 0 { format!(" ({pinned} kept)") } else { String::new() };
+            let pools = node.pools.iter();
             let pools: Vec<String> =
-                node.pools.iter().map(|pool| format!("{} {}/{}", pool.kind, pool.in_use, pool.max)).collect();
+                pools.map(|pool| format!("{} {}/{}{}", pool.kind, pool.in_use, pool.max, kept(pool.pinned))).collect();
             text.push_str(&format!("{:width$}  {standing:4}  in use: {}\n", node.id.as_str(), pools.join(", ")));
         }
         text.truncate(text.trim_end().len());

@@ -68,6 +68,7 @@ pub(crate) fn config() -> Config {
             check_interval: Duration::from_secs(30),
             wait_timeout: Duration::from_secs(5),
             max_waiting: 100,
+            max_pinned: 5,
         }),
         health: Health {
             interval: Duration::from_secs(10),

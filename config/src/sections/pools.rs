@@ -32,7 +32,13 @@ const fn pool(min: u32, max: u32, seconds: [u64; 4], max_waiting: u32) -> Pool {
         check_interval: Duration::from_secs(seconds[2]),
         wait_timeout: Duration::from_secs(seconds[3]),
         max_waiting,
+        max_pinned: half(max),
     }
+}
+
+/// A pool of one connection has to lend it to those who keep it, too.
+const fn half(max: u32) -> u32 {
+    if max > 1 { max / 2 } else { max }
 }
 
 pub(crate) fn pools<'a>(root: &Reader<'a>) -> [Placed<'a, Pool>; 4] {
@@ -56,8 +62,15 @@ fn one<'a>(pools: &Reader<'a>, kind: PoolKind) -> Placed<'a, Pool> {
         check_interval: reader.duration_or("check_interval", default.check_interval),
         wait_timeout: reader.duration_or("wait_timeout", default.wait_timeout),
         max_waiting: reader.number_or("max_waiting", 0, default.max_waiting),
+        max_pinned: reader.number_or("max_pinned", 0, half(max)),
     };
     reader.finish();
+    if item.max_pinned > item.max {
+        reader.push(
+            Problem::error(reader.at("max_pinned"), format!("[pools.{kind}] lets sessions keep more than there is"))
+                .label(format!("expected at most {}", item.max)),
+        );
+    }
     if item.min > item.max {
         reader.push(
             Problem::error(reader.at("min"), format!("[pools.{kind}] has a minimum above its maximum"))

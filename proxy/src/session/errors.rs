@@ -151,6 +151,12 @@ pub(super) fn acquire(error: &AcquireError, node: &str, pool: PoolKind, class: C
     error.with_hint("The statement was not sent; retry later, or raise max or wait_timeout of the pool.")
 }
 
+pub(super) fn too_many_pinned(why: &str, pool: PoolKind, node: &str, limit: u32) -> PgError {
+    PgError::error("53300", format!("too many sessions keep a connection of pool {pool} on {node}"))
+        .with_detail(format!("A {why} keeps the connection until the session ends; max_pinned of the pool is {limit}."))
+        .with_hint("The statement was not sent; end sessions that keep one, or raise max_pinned of the pool.")
+}
+
 pub(super) fn cannot_connect(node: &str, why: &str) -> PgError {
     PgError::error("08001", format!("could not connect to {node}"))
         .with_detail(why.to_owned())

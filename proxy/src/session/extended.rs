@@ -198,12 +198,11 @@ impl Session {
         body: &[u8],
         mut pending: Box<super::route::Pending>,
     ) {
-        if let Err(error) = self.record(&mut pending) {
+        if let Err(error) = self.pin_and_record(&mut pending) {
             return self.refuse(&error, false);
         }
         self.local_portals.retain(|(name, _)| **name != *portal);
         self.portal_effects.retain(|(name, _)| **name != *portal);
-        self.pin_by(&pending.effects);
         if let Some(effects) = pending.effects.take() {
             self.portal_effects.push((portal.into(), Some(effects)));
         }

@@ -3,13 +3,14 @@
 use bytes::{Bytes, BytesMut};
 use pgward_router::evidence::NoParams;
 use pgward_router::{Action, Analysed, Params, Statement};
-use pgward_wire::{backend, frontend};
+use pgward_wire::{PgError, backend, frontend};
 use smallvec::SmallVec;
 
 use super::route::{Asked, Company};
 use super::work::{Effect, Effects, Op};
 use super::{Fatal, Need, Session, Step, errors, settings};
 use crate::session::settings::Change;
+use pgward_config::PoolMode;
 
 impl Session {
     pub(super) fn query(&mut self, body: &[u8]) -> Result<Step, Fatal> {
@@ -78,11 +79,10 @@ impl Session {
 
     /// Says the Query to the server that is attached now.
     fn run_query(&mut self, sql: &[u8], mut pending: Box<super::route::Pending>) -> Step {
-        if let Err(error) = self.record(&mut pending) {
+        if let Err(error) = self.pin_and_record(&mut pending) {
             self.refuse(&error, true);
             return Step::Done;
         }
-        self.pin_by(&pending.effects);
         let text = self.work.store(sql);
         self.work.ops.push(Op::Query { text, effects: pending.effects.take() });
         self.keep_for_retry(pending);
@@ -93,7 +93,7 @@ impl Session {
 
     /// Several statements in one message run on one server as one transaction; what the proxy answers itself cannot
     /// stand among them.
-    fn check_several(&self, analysed: &Analysed) -> Result<(), pgward_wire::PgError> {
+    fn check_several(&self, analysed: &Analysed) -> Result<(), PgError> {
         let prepares = analysed.shape.statements.iter().any(|statement| matches!(statement.action, Action::Prepare(_)));
         for statement in &analysed.shape.statements {
             match &statement.action {
@@ -158,14 +158,29 @@ impl Session {
         }
     }
 
-    /// What cannot be shared may stay on the server even if the statement fails, or is never run to its end: the session
-    /// keeps the server from now on.
-    pub(super) fn pin_by(&mut self, effects: &Effects) {
-        let why = effects.iter().flatten().find_map(|effect| match effect {
+    /// Records the decision. What cannot be shared may stay on the server even if the statement fails, or is never run to
+    /// its end: where there is such a thing in the statement, the session keeps the server from now on, if it may.
+    pub(super) fn pin_and_record(&mut self, pending: &mut super::route::Pending) -> Result<(), PgError> {
+        let pins = pending.effects.iter().flatten().find_map(|effect| match effect {
             Effect::Pin(why) => Some(*why),
             _ => None,
         });
-        self.pinned = self.pinned.or(why);
+        let Some(why) = pins.filter(|_| self.pinned.is_none()) else { return self.record(pending) };
+        let session_keeps = self.pool_mode() == PoolMode::Session;
+        if let Some(attached) = self.attached.as_mut().filter(|_| !session_keeps)
+            && let Err(limit) = attached.lease.pin()
+        {
+            let error = errors::too_many_pinned(why, attached.lease.pool(), attached.node.id.as_str(), limit);
+            self.record_not_sent(pending, &error);
+            return Err(error);
+        }
+        let recorded = self.record(pending);
+        match (&recorded, &mut self.attached) {
+            (Ok(()), _) => self.pinned = Some(why),
+            (Err(_), Some(attached)) => attached.lease.unpin(),
+            (Err(_), None) => {}
+        }
+        recorded
     }
 
     /// Answers a Query that needs no server.

@@ -48,6 +48,37 @@ async fn a_full_pool_has_a_deadline_and_emergencies_do_not_wait() {
     late.simple_query(&write(12)).await.unwrap();
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sessions_that_keep_a_server_leave_some_to_the_others() {
+    let pgward = start(Options { shards: 1, replicas: 0, patients: 80, tune: small }).await;
+    // Half of the pool's eight.
+    let mut keepers = Vec::new();
+    for _ in 0..4 {
+        let client = pgward.app().await;
+        client.simple_query("LISTEN something").await.unwrap();
+        keepers.push(client);
+    }
+    let client = pgward.app().await;
+    let refused = client.simple_query("CREATE TEMP TABLE pgbench_mine (a int)").await.unwrap_err();
+    let error = refused.as_db_error().unwrap();
+    assert_eq!((error.code().code(), error.hint().is_some()), ("53300", true), "{error}");
+    assert!(error.message().contains("general") && error.detail().unwrap().contains("temporary table"), "{error:?}");
+    assert_eq!(sqlstate(client.query("SELECT pg_advisory_lock(1)", &[]).await), "53300");
+    // Neither the transaction that was refused nor anybody else is hindered.
+    client.simple_query("BEGIN").await.unwrap();
+    assert_eq!(sqlstate(client.simple_query("LISTEN something").await), "53300");
+    client.simple_query("ROLLBACK").await.unwrap();
+    let write = format!("UPDATE patients SET updated_at = now() WHERE id = '{}'", pgward.patient("us-east", 1).id);
+    client.simple_query(&write).await.unwrap();
+    keepers[0].simple_query("LISTEN another").await.unwrap();
+
+    drop(keepers.pop());
+    let begun = Instant::now();
+    while let Err(error) = client.simple_query("LISTEN something").await {
+        assert!(begun.elapsed() < Duration::from_secs(10), "{error:?}");
+    }
+}
+
 /// Three connections, one of which is kept for emergencies that find their own pool used up.
 fn tiny(layout: &mut Layout) {
     layout.pools = [(1, 1), (1, 3), (1, 1), (1, 1)];

@@ -203,9 +203,20 @@ fn pools(page: &mut Page, config: &Config) {
             show_duration(pool.check_interval),
             show_duration(pool.wait_timeout),
             pool.max_waiting.to_string(),
+            pool.max_pinned.to_string(),
         ]
     });
-    let head = ["pool", "min", "max", "idle timeout", "max lifetime", "check every", "wait at most", "waiting at most"];
+    let head = [
+        "pool",
+        "min",
+        "max",
+        "idle timeout",
+        "max lifetime",
+        "check every",
+        "wait at most",
+        "waiting at most",
+        "kept at most",
+    ];
     page.table("POOLS of each node", head, rows);
     let health = &config.health;
     let facts = [

@@ -51,6 +51,7 @@ fn pool(max: u32) -> Pool {
         check_interval: Duration::ZERO,
         wait_timeout: Duration::ZERO,
         max_waiting: 0,
+        max_pinned: 0,
     }
 }
 
