@@ -333,7 +333,7 @@ impl Explainer<'_> {
 /// A message that begins with BEGIN opens a transaction, unless one is open.
 fn transaction(open: Transaction, analysed: &Analysed) -> Transaction {
     match (open, analysed.shape.statements.first().map(|statement| &statement.action)) {
-        (Transaction::None, Some(Action::Begin { read_only })) => Transaction::Opening { read_only: *read_only },
+        (Transaction::None, Some(Action::Begin { read_only, .. })) => Transaction::Opening { read_only: *read_only },
         _ => open,
     }
 }

@@ -121,6 +121,8 @@ pub enum Action {
     Begin {
         /// `READ ONLY` was given, and nothing that keeps the transaction off replicas (SERIALIZABLE).
         read_only: bool,
+        /// It is `START TRANSACTION`, which is answered so.
+        start: bool,
     },
     /// `COMMIT`, `END` (`chain`: AND CHAIN).
     Commit {

@@ -44,6 +44,11 @@ pub(super) fn unknown_message(tag: u8) -> PgError {
     PgError::error("08P01", format!("invalid frontend message type {tag}"))
 }
 
+/// As PostgreSQL's pq_getmsgend.
+pub(super) fn invalid_format() -> PgError {
+    PgError::error("08P01", "invalid message format").with_detail("A message that has no body came with one.")
+}
+
 pub(super) fn no_longer_allowed(user: &str, listener: &str) -> PgError {
     PgError::error("28000", format!("user \"{user}\" may no longer connect through listener \"{listener}\""))
         .with_detail("The configuration was reloaded.")

@@ -86,7 +86,7 @@ impl Session {
             _ => self.check_runnable(action)?,
         }
         match action {
-            Action::Begin { read_only } => Ok(self.begin(*read_only, sql)),
+            Action::Begin { read_only, start } => Ok(self.begin(*read_only, *start, sql)),
             Action::Commit { chain } => self.end("COMMIT", *chain),
             Action::Rollback { chain } => self.end("ROLLBACK", *chain),
             Action::Savepoint => Ok(self.opening_step("SAVEPOINT", sql)),
@@ -116,15 +116,16 @@ impl Session {
         }
     }
 
-    fn begin(&mut self, read_only: bool, sql: &[u8]) -> Local {
+    fn begin(&mut self, read_only: bool, start: bool, sql: &[u8]) -> Local {
+        let tag = if start { "START TRANSACTION" } else { "BEGIN" };
         match &self.tx {
             Tx::Idle => {
                 let texts = statement(sql);
                 let begin = texts.len();
                 self.tx = Tx::Opening(Opening { texts, begin, read_only, ..Opening::default() });
-                Local::tag(if starts_with_word(sql, "START") { "START TRANSACTION" } else { "BEGIN" })
+                Local::tag(tag)
             }
-            _ => Local::warned("BEGIN", errors::warning("25001", "there is already a transaction in progress")),
+            _ => Local::warned(tag, errors::warning("25001", "there is already a transaction in progress")),
         }
     }
 
@@ -242,12 +243,6 @@ pub(crate) fn own_class(user: &User, name: &str, value: Option<&str>) -> Result<
             .detail(format!("The user's ceiling is {}.", user.ceiling))
             .hint("Ask the operator for a higher ceiling in [[users]], or use the emergency listener."),
     ))
-}
-
-/// Whether a statement's first word is this one; comments before it make it none.
-fn starts_with_word(sql: &[u8], word: &str) -> bool {
-    let text = sql.trim_ascii_start();
-    text.get(..word.len()).is_some_and(|first| first.eq_ignore_ascii_case(word.as_bytes()))
 }
 
 /// A statement's text with a semicolon behind it. A newline goes before it, in case the text ends in a comment.

@@ -347,6 +347,9 @@ impl Session {
     /// Deals with one frame; `behind` is what has come of those after it.
     fn frame(&mut self, tag: u8, frame: &[u8], behind: &[u8]) -> Result<Step, Fatal> {
         let body = &frame[frame::HEADER_BYTES..];
+        if !body.is_empty() && matches!(tag, tag::SYNC | tag::FLUSH | tag::COPY_DONE | tag::TERMINATE) {
+            return Err(Fatal(errors::invalid_format()));
+        }
         if self.skip_to_sync && tag != tag::SYNC && tag != tag::TERMINATE {
             return Ok(Step::Done);
         }

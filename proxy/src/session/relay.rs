@@ -284,6 +284,10 @@ impl Session {
         if self.is_answered() {
             return Some(Wake::Answered);
         }
+        if self.work.expects.is_empty() && !self.closed {
+            // Behind a Flush the client has the word, and its transaction is open.
+            self.handle.set_idle_in_transaction(Some(self.shared.registry.now()));
+        }
         ((frames || !self.closed) && !self.client.inbox.is_empty()).then_some(Wake::Frames)
     }
 

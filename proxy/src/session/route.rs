@@ -193,7 +193,7 @@ impl Session {
     /// The transaction that a text's statements run in: the session's, or the one that a BEGIN among them opens.
     fn opened_by(&self, analysed: &Analysed) -> Transaction {
         let begin = analysed.shape.statements.iter().find_map(|statement| match statement.action {
-            Action::Begin { read_only } => Some(Transaction::Opening { read_only }),
+            Action::Begin { read_only, .. } => Some(Transaction::Opening { read_only }),
             _ => None,
         });
         match self.transaction() {

@@ -96,9 +96,10 @@ impl<'t> Walk<'t> {
     pub(super) fn transaction(&mut self, transaction: &'t TransactionStmt) -> Action {
         let chain = transaction.chain;
         match transaction.kind {
-            TransactionStmtKind::TRANS_STMT_BEGIN | TransactionStmtKind::TRANS_STMT_START => {
-                Action::Begin { read_only: says_read_only(transaction.options()) }
-            }
+            kind @ (TransactionStmtKind::TRANS_STMT_BEGIN | TransactionStmtKind::TRANS_STMT_START) => Action::Begin {
+                read_only: says_read_only(transaction.options()),
+                start: kind == TransactionStmtKind::TRANS_STMT_START,
+            },
             TransactionStmtKind::TRANS_STMT_COMMIT => Action::Commit { chain },
             TransactionStmtKind::TRANS_STMT_ROLLBACK => Action::Rollback { chain },
             TransactionStmtKind::TRANS_STMT_SAVEPOINT => Action::Savepoint,

@@ -90,7 +90,7 @@ fn show_action(analyser: &Analyser, analysed: &Analysed, number: usize, sql: &st
     let yes = |word: &str, suffix: &str, yes: bool| format!("{word}{}", if yes { suffix } else { "" });
     match &statement.action {
         Action::Run => if statement.reads_only { "read" } else { "write" }.into(),
-        Action::Begin { read_only } => yes("begin", "-read-only", *read_only),
+        Action::Begin { read_only, .. } => yes("begin", "-read-only", *read_only),
         Action::Commit { chain } => yes("commit", "-and-chain", *chain),
         Action::Rollback { chain } => yes("rollback", "-and-chain", *chain),
         Action::Savepoint => "savepoint".into(),

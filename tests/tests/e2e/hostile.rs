@@ -79,6 +79,9 @@ async fn lies_about_lengths_end_one_session_with_an_error() {
         b"Q\0\0\0\x0eSELECT 1\0\0",
         // Two gigabytes, which nobody must reserve.
         b"Q\x7f\xff\xff\xff",
+        // A body where there is none.
+        b"S\0\0\0\x05\0",
+        b"H\0\0\0\x08SyncS\0\0\0\x04",
         // A type that does not exist.
         b"y\0\0\0\x04",
     ] {

@@ -1,6 +1,6 @@
 //! BEGIN to COMMIT is one transaction on one server.
 
-use pgward_tests::{answers, sqlstate};
+use pgward_tests::{WireClient, answers, sqlstate};
 
 use crate::shared;
 
@@ -21,6 +21,16 @@ async fn a_transaction_sees_its_own_writes_and_rolls_back() {
 
     let primary = pgward.on_server("eu-west-patients/primary").await;
     assert_eq!(answers(&primary, &format!("SELECT given_name FROM patients WHERE id = '{id}'")).await, before);
+}
+
+#[tokio::test]
+async fn a_transaction_is_begun_under_either_name() {
+    let mut client = WireClient::login(shared().await.port("general"), "app", "demo-app").await;
+    for (sql, tag) in [("/* x */ START TRANSACTION", "START TRANSACTION"), ("-- START\nBEGIN", "BEGIN")] {
+        let frames = client.query(sql).await;
+        assert_eq!(frames[0].body, [tag.as_bytes(), b"\0"].concat());
+        client.query("ROLLBACK").await;
+    }
 }
 
 #[tokio::test]
