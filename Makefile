@@ -15,6 +15,7 @@ demo: deps
 	exec $(TARGET)/release/pgward demo $(ARGS)
 
 test: deps
+	@scripts/install-drivers
 	$(ENV) && $(CARGO) test --workspace
 
 bench: deps

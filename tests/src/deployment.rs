@@ -20,7 +20,7 @@ use tokio_postgres::Client;
 use crate::Records;
 
 /// Password of the superuser and of PgWard's role: all servers are copies of one template.
-const PASSWORD: &str = "of-a-test";
+pub const SERVER_PASSWORD: &str = "of-a-test";
 
 /// Seed of the tests' patients.
 const SEED: u64 = 4;
@@ -78,7 +78,7 @@ impl Deployment {
 
         let dir = tempfile::Builder::new().prefix("pgward-test-").tempdir()?;
         let files = Files::of(dir.path())?;
-        write_private(&dir.path().join("secrets").join(SERVER_ROLE), PASSWORD)?;
+        write_private(&dir.path().join("secrets").join(SERVER_ROLE), SERVER_PASSWORD)?;
         let spec = Spec { template: Some(template.clone()), ..spec(options, layout.max_connections) };
         let home = dir.path().to_owned();
         let cluster = tokio::task::spawn_blocking(move || Cluster::start(&home, &spec)).await??;
@@ -195,7 +195,7 @@ fn spec(options: Options, max_connections: u32) -> Spec {
         shards: PLACES[..options.shards].iter().map(|place| (place.shard.to_owned(), options.replicas)).collect(),
         max_connections,
         first_port: None,
-        superuser_password: PASSWORD.to_owned(),
+        superuser_password: SERVER_PASSWORD.to_owned(),
         template: None,
         folder: Folder::Removed,
         cancelled: Arc::default(),
@@ -208,7 +208,8 @@ async fn template() -> Result<(Template, Guardian)> {
     let guardian = Guardian::of(&dir, Folder::Removed)?;
     let spec = spec(Options { shards: 4, ..Options::default() }, 100);
     let runtime = tokio::runtime::Handle::current();
-    let make =
-        move || Template::make(&dir, &spec, |cluster| runtime.block_on(schema::create(cluster, SERVER_ROLE, PASSWORD)));
+    let make = move || {
+        Template::make(&dir, &spec, |cluster| runtime.block_on(schema::create(cluster, SERVER_ROLE, SERVER_PASSWORD)))
+    };
     Ok((tokio::task::spawn_blocking(make).await??, guardian))
 }

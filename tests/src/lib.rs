@@ -10,7 +10,7 @@ mod query;
 mod records;
 mod wire;
 
-pub use deployment::{Deployment, Options};
+pub use deployment::{Deployment, Options, SERVER_PASSWORD};
 pub use query::{answered_by, answers, one, sqlstate};
 pub use records::Records;
 pub use wire::{Frame, WireClient};

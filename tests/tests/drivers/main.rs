@@ -1,0 +1,34 @@
+//! Real drivers do the same through PgWard as on a server. Each is a program of `tests/drivers` that prints a line for
+//! each of its steps: run on the primary of its patient's shard, then through PgWard, it must print the same lines.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+mod compare;
+mod programs;
+
+use compare::same_lines;
+use programs::{node, psql, python};
+
+#[tokio::test]
+async fn psycopg3() {
+    same_lines(0, &python("psycopg3")).await;
+}
+
+#[tokio::test]
+async fn asyncpg() {
+    same_lines(1, &python("asyncpg")).await;
+}
+
+#[tokio::test]
+async fn node_postgres() {
+    same_lines(2, &node("node_postgres")).await;
+}
+
+#[tokio::test]
+async fn postgres_js() {
+    same_lines(3, &node("postgres_js")).await;
+}
+
+#[tokio::test]
+async fn psql_and_pgbench() {
+    same_lines(4, &psql()).await;
+}

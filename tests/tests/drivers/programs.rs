@@ -1,0 +1,102 @@
+//! How the programs are started, and what they need that may be missing.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::process::Command;
+
+/// Far more than any of them needs, for machines under load.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// A program that runs the steps with one driver.
+pub(crate) struct Program {
+    /// The driver's name, as PGWARD_TEST_DRIVERS has it.
+    pub(crate) driver: &'static str,
+    program: OsString,
+    args: Vec<OsString>,
+    env: Vec<(&'static str, OsString)>,
+    /// A file that is there when the driver is, and what to install when it is not.
+    needs: Option<(PathBuf, &'static str)>,
+}
+
+/// What a program printed and how it ended.
+pub(crate) struct Run {
+    pub(crate) lines: Vec<String>,
+    pub(crate) stderr: String,
+    pub(crate) success: bool,
+}
+
+impl Program {
+    /// A program that is in the PATH, and its arguments before the connection string.
+    pub(crate) fn new(driver: &'static str, program: &str, args: &[&str]) -> Self {
+        let args = args.iter().map(OsString::from).collect();
+        Self { driver, program: program.into(), args, env: Vec::new(), needs: None }
+    }
+
+    /// Not to be run without this file, which comes with this package.
+    pub(crate) fn needs(self, file: impl Into<PathBuf>, package: &'static str) -> Self {
+        Self { needs: Some((file.into(), package)), ..self }
+    }
+
+    pub(crate) fn env(mut self, name: &'static str, value: impl Into<OsString>) -> Self {
+        self.env.push((name, value.into()));
+        self
+    }
+
+    /// Runs it to its end.
+    pub(crate) async fn run(&self, url: &str, patient: &str) -> Run {
+        let driver = self.driver;
+        if let Some((file, package)) = &self.needs {
+            let file_name = file.display();
+            assert!(file.exists(), "{driver} is not installed, {file_name} is missing. {}", to_install(package));
+        }
+        let mut command = Command::new(&self.program);
+        command.args(&self.args).args([url, patient]).envs(self.env.iter().map(|(name, value)| (name, value)));
+        let output = tokio::time::timeout(PATIENCE, command.kill_on_drop(true).output()).await;
+        let output = output.unwrap_or_else(|_| panic!("{driver} has not ended after {PATIENCE:?}"));
+        let program = self.program.to_string_lossy();
+        let output = output.unwrap_or_else(|error| panic!("cannot run {program}: {error}. {}", to_install(&program)));
+        Run {
+            lines: String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+            success: output.status.success(),
+        }
+    }
+}
+
+fn to_install(what: &str) -> String {
+    format!(
+        "scripts/install-drivers installs what the drivers need on Debian and Ubuntu, as root or through sudo; \
+         elsewhere install {what} yourself, or say in PGWARD_TEST_DRIVERS which drivers to test (tests/drivers/README.md)"
+    )
+}
+
+/// A program of `tests/drivers`.
+pub(crate) fn source(name: &str) -> String {
+    format!("{}/drivers/{name}", env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Where scripts/install-drivers puts what it takes from PyPI and npm.
+pub(crate) fn installed(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("drivers").join(name)
+}
+
+/// A program in Python, with the packages of requirements.txt.
+pub(crate) fn python(driver: &'static str) -> Program {
+    let python = installed("python/bin/python");
+    Program::new(driver, &python.to_string_lossy(), &[&source(&format!("{driver}.py"))])
+        .needs(installed("python/requirements.txt"), "the packages of tests/drivers/requirements.txt")
+}
+
+/// A program in JavaScript, with the packages of package.json.
+pub(crate) fn node(driver: &'static str) -> Program {
+    Program::new(driver, "node", &[&source(&format!("{driver}.mjs"))])
+        .needs(installed("node/installed.json"), "node and the packages of tests/drivers/package.json")
+        .env("PGWARD_NODE_MODULES", installed("node/"))
+}
+
+/// psql, run by a script.
+pub(crate) fn psql() -> Program {
+    Program::new("psql", "bash", &[&source("psql.sh")])
+}
