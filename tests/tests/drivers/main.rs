@@ -6,7 +6,7 @@ mod compare;
 mod programs;
 
 use compare::same_lines;
-use programs::{node, psql, python};
+use programs::{Program, java, node, psql, python};
 
 #[tokio::test]
 async fn psycopg3() {
@@ -31,4 +31,14 @@ async fn postgres_js() {
 #[tokio::test]
 async fn psql_and_pgbench() {
     same_lines(4, &psql()).await;
+}
+
+#[tokio::test]
+async fn tokio_postgres() {
+    same_lines(5, &Program::new("tokio_postgres", env!("CARGO_BIN_EXE_driver-tokio-postgres"), &[])).await;
+}
+
+#[tokio::test]
+async fn jdbc() {
+    same_lines(6, &java()).await;
 }

@@ -100,3 +100,10 @@ pub(crate) fn node(driver: &'static str) -> Program {
 pub(crate) fn psql() -> Program {
     Program::new("psql", "bash", &[&source("psql.sh")])
 }
+
+/// The program in Java, compiled when it is run, with Debian's copy of the driver.
+pub(crate) fn java() -> Program {
+    const JAR: &str = "/usr/share/java/postgresql.jar";
+    Program::new("jdbc", "java", &["-Dfile.encoding=UTF-8", "-cp", JAR, &source("Jdbc.java")])
+        .needs(JAR, "a JDK of Java 11 or newer, and libpostgresql-jdbc-java")
+}
