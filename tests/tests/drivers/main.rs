@@ -6,7 +6,7 @@ mod compare;
 mod programs;
 
 use compare::same_lines;
-use programs::{Program, java, node, psql, python};
+use programs::{Program, go, java, node, psql, python, ruby};
 
 #[tokio::test]
 async fn psycopg3() {
@@ -41,4 +41,19 @@ async fn tokio_postgres() {
 #[tokio::test]
 async fn jdbc() {
     same_lines(6, &java()).await;
+}
+
+#[tokio::test]
+async fn lib_pq() {
+    same_lines(7, &go()).await;
+}
+
+#[tokio::test]
+async fn ruby_pg() {
+    same_lines(8, &ruby()).await;
+}
+
+#[tokio::test]
+async fn sqlalchemy() {
+    same_lines(9, &python("sqlalchemy")).await;
 }

@@ -107,3 +107,19 @@ pub(crate) fn java() -> Program {
     Program::new("jdbc", "java", &["-Dfile.encoding=UTF-8", "-cp", JAR, &source("Jdbc.java")])
         .needs(JAR, "a JDK of Java 11 or newer, and libpostgresql-jdbc-java")
 }
+
+/// The program in Go, compiled when it is run, with Debian's copy of the driver.
+pub(crate) fn go() -> Program {
+    const GOPATH: &str = "/usr/share/gocode";
+    Program::new("lib_pq", "go", &["run", &source("lib_pq.go")])
+        .needs(Path::new(GOPATH).join("src/github.com/lib/pq"), "golang-go and golang-github-lib-pq-dev")
+        .env("GO111MODULE", "off")
+        .env("GOFLAGS", "")
+        .env("GOPATH", GOPATH)
+        .env("GOCACHE", installed("go-cache"))
+}
+
+/// The program in Ruby, which itself says when the gem is missing.
+pub(crate) fn ruby() -> Program {
+    Program::new("ruby_pg", "ruby", &["-Ku", &source("ruby_pg.rb")])
+}
