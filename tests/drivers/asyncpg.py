@@ -164,6 +164,21 @@ async def copy(conn):
     await rolled_back(conn, there_and_back)
 
 
+async def sessions(_):
+    settings = {"application_name": NAME, "timezone": "Asia/Kolkata"}
+    conn = await asyncpg.connect(URL, server_settings=settings)
+    notes = asyncio.Queue()
+    await conn.add_listener("steps", lambda *note: notes.put_nowait(note[3] == NAME))
+    other = await asyncpg.connect(URL)
+    await other.execute(f"NOTIFY steps, '{NAME}'")
+    say("notified", await asyncio.wait_for(notes.get(), 30))
+    await other.close()
+    async with conn.transaction():
+        say("settings", *[await conn.fetchval(f"SHOW {name}") for name in settings])
+    say("reported", conn.get_settings().TimeZone, conn.get_server_version().major > 12)
+    await conn.close()
+
+
 async def large(conn):
     text, payload = "0123456789abcdef" * 327680, bytes(range(256)) * 20480
     say("large-text", await conn.fetchval("SELECT $1::text", text) == text)
@@ -198,7 +213,8 @@ async def many():
 
 async def main():
     conn = await asyncpg.connect(URL)
-    for step in [login, parameters, types, prepared, batch, transactions, errors, cancel, copy, large, cursors]:
+    steps = [login, parameters, types, prepared, batch, transactions, errors, cancel, copy, sessions, large, cursors]
+    for step in steps:
         await step(conn)
     await many()
     await conn.execute("DELETE FROM observations WHERE patient_id = $1 AND loinc = $2", PATIENT, NAME)

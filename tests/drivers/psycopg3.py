@@ -156,6 +156,26 @@ def copy(conn):
             say("copy-binary", sum(1 for n, payload in rows.rows() if payload == bytes([n])))
 
 
+def sessions():
+    with psycopg.connect(URL, autocommit=True, options="-c timezone=Asia/Kolkata", application_name=NAME) as conn:
+        conn.execute("SET search_path = public, pg_catalog")
+        for n in range(2):
+            with conn.transaction():
+                conn.execute("SET LOCAL statement_timeout = 12345")
+                names = ["timezone", "application_name", "search_path", "statement_timeout"]
+                say("settings", *[conn.execute(f"SHOW {name}").fetchone()[0] for name in names])
+        say("reported", conn.info.parameter_status("TimeZone"), conn.info.encoding)
+        conn.execute("RESET ALL")
+        say("reset", *conn.execute("SELECT current_setting('search_path'), current_setting('timezone')").fetchone())
+        conn.execute("LISTEN steps")
+        with psycopg.connect(URL, autocommit=True) as other:
+            other.execute("SELECT pg_notify('steps', %s)", (str(PATIENT),))
+            say("notified", [note.payload == str(PATIENT) for note in conn.notifies(timeout=30, stop_after=1)])
+        conn.execute("CREATE TEMPORARY TABLE pg_temp.steps (n integer)")
+        conn.cursor().executemany("INSERT INTO pg_temp.steps VALUES (%s)", [(1,), (2,)])
+        say("temporary-table", *conn.execute("SELECT sum(n) FROM pg_temp.steps").fetchone())
+
+
 def large(conn):
     text, payload = "0123456789abcdef" * 327680, bytes(range(256)) * 20480
     say("large-text", conn.execute("SELECT %s::text", (text,)).fetchone()[0] == text)
@@ -202,6 +222,7 @@ with psycopg.connect(URL, autocommit=True) as conn:
     errors(conn)
     cancel(conn)
     copy(conn)
+    sessions()
     large(conn)
     cursors(conn)
     many()

@@ -44,6 +44,7 @@ pub(crate) async fn same_lines(n: usize, program: &Program) {
     if !wanted(program.driver) {
         return;
     }
+    program.assert_installed();
     let pgward = deployment().await;
     let _turn = AT_ONCE.acquire().await.unwrap();
     let patient = pgward.patient("us-east", n).id.to_string();
@@ -60,20 +61,34 @@ fn assert_same(driver: &str, direct: &Run, through: &Run) {
     let same = direct.lines == through.lines && ended(direct) && ended(through);
     assert!(
         same,
-        "{driver} does not do the same on a server and through PgWard:\n{}\non the server it said: {}\nthrough PgWard: {}",
+        "{driver} does not do the same on a server and through PgWard:\n{}\nand said on the server: {}\nthrough PgWard: {}",
         side_by_side(&direct.lines, &through.lines),
         direct.stderr,
         through.stderr
     );
 }
 
-/// All lines of both; those that differ are marked.
+/// All lines of both, as far as there is room for them; then those that differ, whole.
 fn side_by_side(left: &[String], right: &[String]) -> String {
     let cut = |line: Option<&String>| line.map_or_else(String::new, |line| line.chars().take(58).collect());
-    let rows = (0..left.len().max(right.len())).map(|n| {
+    let (mut table, mut differing) = (String::new(), String::new());
+    for n in 0..left.len().max(right.len()) {
         let (left, right) = (left.get(n), right.get(n));
         let mark = if left == right { ' ' } else { '|' };
-        format!("{:<58} {mark} {}\n", cut(left), cut(right))
-    });
-    rows.collect()
+        table += &format!("{:<58} {mark} {}\n", cut(left), cut(right));
+        if left != right {
+            differing += &format!("on the server:  {left:?}\nthrough PgWard: {right:?}\n");
+        }
+    }
+    table + &differing
+}
+
+#[test]
+fn differences_are_marked_and_shown_whole() {
+    let lines = |lines: &[&str]| lines.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let long = "x".repeat(80);
+    let shown = side_by_side(&lines(&["login: a", &long]), &lines(&["login: a"]));
+    assert_eq!(shown.lines().filter(|line| line.contains(" | ")).count(), 1, "{shown}");
+    assert!(shown.contains("login: a                                                     login: a"), "{shown}");
+    assert!(shown.contains(&long) && shown.contains("through PgWard: None"), "{shown}");
 }

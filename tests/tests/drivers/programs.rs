@@ -44,13 +44,16 @@ impl Program {
         self
     }
 
+    /// Panics when it is known that it cannot run.
+    pub(crate) fn assert_installed(&self) {
+        let Some((file, package)) = &self.needs else { return };
+        let (driver, name) = (self.driver, file.display());
+        assert!(file.exists(), "{driver} is not installed, {name} is missing. {}", to_install(package));
+    }
+
     /// Runs it to its end.
     pub(crate) async fn run(&self, url: &str, patient: &str) -> Run {
         let driver = self.driver;
-        if let Some((file, package)) = &self.needs {
-            let file_name = file.display();
-            assert!(file.exists(), "{driver} is not installed, {file_name} is missing. {}", to_install(package));
-        }
         let mut command = Command::new(&self.program);
         command.args(&self.args).args([url, patient]).envs(self.env.iter().map(|(name, value)| (name, value)));
         let output = tokio::time::timeout(PATIENCE, command.kill_on_drop(true).output()).await;
