@@ -2,8 +2,10 @@
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::time::Duration;
 
+use tokio::io::AsyncReadExt;
 use tokio::process::Command;
 
 /// Far more than any of them needs, for machines under load.
@@ -56,14 +58,23 @@ impl Program {
         let driver = self.driver;
         let mut command = Command::new(&self.program);
         command.args(&self.args).args([url, patient]).envs(self.env.iter().map(|(name, value)| (name, value)));
-        let output = tokio::time::timeout(PATIENCE, command.kill_on_drop(true).output()).await;
-        let output = output.unwrap_or_else(|_| panic!("{driver} has not ended after {PATIENCE:?}"));
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
         let program = self.program.to_string_lossy();
-        let output = output.unwrap_or_else(|error| panic!("cannot run {program}: {error}. {}", to_install(&program)));
+        let mut child =
+            command.spawn().unwrap_or_else(|error| panic!("cannot run {program}: {error}. {}", to_install(&program)));
+        let (mut out, mut err) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
+        let (mut lines, mut stderr) = (Vec::new(), Vec::new());
+        let ended = tokio::time::timeout(PATIENCE, async {
+            let (_, _, status) = tokio::join!(out.read_to_end(&mut lines), err.read_to_end(&mut stderr), child.wait());
+            status.unwrap()
+        });
+        let ended = ended.await;
+        let (lines, stderr) = (String::from_utf8_lossy(&lines), String::from_utf8_lossy(&stderr));
+        let Ok(status) = ended else { panic!("{driver} has not ended after {PATIENCE:?} at {url}\n{lines}\n{stderr}") };
         Run {
-            lines: String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect(),
-            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-            success: output.status.success(),
+            lines: lines.lines().map(str::to_owned).collect(),
+            stderr: stderr.into_owned(),
+            success: status.success(),
         }
     }
 }
