@@ -5,7 +5,7 @@
 //! | [`serve`] | the process: runtimes, listeners, signals, reload, drain |
 //! | `startup`, `auth` | from an accepted socket to a session |
 //! | `session` | one client's session: frames, decisions, servers, replies |
-//! | `registry` | all sessions, and cancel requests |
+//! | `registry`, `cancel` | all sessions; requests to cancel what runs for one |
 //! | `state` | everything that a decision needs, behind one pointer |
 //! | [`directory`] | where patients are |
 //! | [`catalog`] | what the servers' catalogs say |
@@ -13,6 +13,7 @@
 //! | [`cli`], [`demo`] | the commands of the binary |
 
 mod auth;
+mod cancel;
 pub mod catalog;
 pub mod cli;
 pub mod control;

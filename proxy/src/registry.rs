@@ -13,6 +13,8 @@ use pgward_pools::{CancelTarget, Node};
 use pgward_wire::PgError;
 use ring::rand::{SecureRandom, SystemRandom};
 
+use crate::cancel::key;
+
 /// Why a session is to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kill {
@@ -40,7 +42,7 @@ pub(crate) struct Handle {
     /// Process id that the client was given.
     pub(crate) pid: i32,
     /// Secret key that the client was given.
-    pub(crate) key: [u8; 4],
+    pub(crate) key: Box<[u8]>,
     waker: AtomicWaker,
     kill: AtomicU8,
     /// Tick since when the session is silent in a transaction, 0 when it is not.
@@ -118,11 +120,14 @@ pub(crate) struct Registry {
     /// What the wall clock showed at `started`, in ns since 1970, by its reading at the last tick.
     wall_at_start: AtomicU64,
     random: SystemRandom,
+    /// The number of this instance in cancel keys, 0 where there is no other.
+    instance: u16,
 }
 
 impl Registry {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(instance: u16) -> Self {
         Self {
+            instance,
             sessions: Mutex::default(),
             next: AtomicU64::new(1),
             ticks: AtomicU32::new(1),
@@ -175,13 +180,12 @@ impl Registry {
         self.sessions.lock().len()
     }
 
-    /// A new session of a user.
+    /// A new session of a user, whose client speaks this minor version of the protocol.
     ///
     /// # Errors
     /// 53300 when there are `limit` sessions already, or as many of this user as the user may have.
-    pub(crate) fn enter(&self, user: &User, limit: usize) -> Result<Arc<Handle>, PgError> {
-        let mut key = [0; 4];
-        self.random.fill(&mut key).map_err(|_| PgError::error("XX000", "no random key can be had"))?;
+    pub(crate) fn enter(&self, user: &User, limit: usize, minor: u16) -> Result<Arc<Handle>, PgError> {
+        let key = key::make(self.random()?, self.instance, minor);
         let mut sessions = self.sessions.lock();
         if sessions.len() >= limit {
             return Err(PgError::error("53300", "sorry, too many clients already")
@@ -194,16 +198,15 @@ impl Registry {
                     .with_detail(format!("max_clients of this user is {limit}.")));
             }
         }
-        let (id, pid) = loop {
-            let id = self.next.fetch_add(1, Ordering::Relaxed);
-            let pid = i32::try_from(id & 0x7fff_ffff).unwrap_or(0);
+        let pid = loop {
+            let pid = i32::from_be_bytes(self.random()?) & i32::MAX;
             if pid > 0 && !sessions.contains_key(&pid) {
-                break (id, pid);
+                break pid;
             }
         };
         let handle = Arc::new(Handle {
             user: Arc::clone(&user.name),
-            id,
+            id: self.next.fetch_add(1, Ordering::Relaxed),
             pid,
             key,
             waker: AtomicWaker::new(),
@@ -214,6 +217,12 @@ impl Registry {
         });
         sessions.insert(pid, Arc::clone(&handle));
         Ok(handle)
+    }
+
+    fn random<const N: usize>(&self) -> Result<[u8; N], PgError> {
+        let mut bytes = [0; N];
+        self.random.fill(&mut bytes).map_err(|_| PgError::error("XX000", "no random bytes can be had"))?;
+        Ok(bytes)
     }
 
     /// The session has ended.
@@ -242,7 +251,7 @@ impl Registry {
     /// Cancels what runs for the session that this key belongs to. As on a server, the caller learns nothing.
     pub(crate) async fn cancel(&self, pid: i32, key: &[u8]) {
         let Some(handle) = self.sessions.lock().get(&pid).cloned() else { return };
-        if !same(&handle.key, key) {
+        if !key::same(&handle.key, key) {
             return;
         }
         let target = {
@@ -272,11 +281,6 @@ fn nanos_since_1970(time: SystemTime) -> u64 {
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// Compares secrets in a time that does not tell where they differ.
-fn same(a: &[u8], b: &[u8]) -> bool {
-    a.len() == b.len() && a.iter().zip(b).fold(0, |differs, (a, b)| differs | (a ^ b)) == 0
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -302,18 +306,18 @@ mod tests {
 
     #[test]
     fn the_limit_of_clients_holds() {
-        let registry = Registry::new();
-        let first = registry.enter(&user(None), 1).unwrap();
-        assert_eq!(registry.enter(&user(None), 1).unwrap_err().sqlstate(), "53300");
-        assert_eq!(registry.enter(&user(Some(1)), 9).unwrap_err().sqlstate(), "53300");
+        let registry = Registry::new(0);
+        let first = registry.enter(&user(None), 1, 0).unwrap();
+        assert_eq!(registry.enter(&user(None), 1, 0).unwrap_err().sqlstate(), "53300");
+        assert_eq!(registry.enter(&user(Some(1)), 9, 0).unwrap_err().sqlstate(), "53300");
         registry.leave(&first);
-        assert!(registry.enter(&user(Some(1)), 1).is_ok());
+        assert!(registry.enter(&user(Some(1)), 1, 0).is_ok());
     }
 
     #[test]
     fn a_server_that_is_being_cancelled_is_not_undisturbed() {
-        let registry = Registry::new();
-        let handle = registry.enter(&user(None), 1).unwrap();
+        let registry = Registry::new(0);
+        let handle = registry.enter(&user(None), 1, 0).unwrap();
         handle.server.lock().target = Some(target());
         assert!(handle.detach());
         handle.server.lock().target = Some(target());
@@ -325,7 +329,7 @@ mod tests {
 
     #[test]
     fn the_wall_clock_is_followed() {
-        let registry = Registry::new();
+        let registry = Registry::new(0);
         let near = |a: SystemTime, b: SystemTime| {
             let apart = a.duration_since(b).unwrap_or_else(|error| error.duration());
             assert!(apart < Duration::from_millis(500), "{apart:?}");
@@ -339,8 +343,8 @@ mod tests {
 
     #[test]
     fn a_harder_kill_is_not_softened() {
-        let registry = Registry::new();
-        let handle = registry.enter(&user(None), 1).unwrap();
+        let registry = Registry::new(0);
+        let handle = registry.enter(&user(None), 1, 0).unwrap();
         handle.kill(Kill::Now);
         handle.kill(Kill::Drain);
         assert_eq!(handle.killed(), Some(Kill::Now));

@@ -131,7 +131,7 @@ async fn serve(config: Arc<Config>, path: &Path, data: Handle, control: Handle) 
         state: ArcSwap::from_pointee(state),
         audit,
         metrics: Metrics::new(),
-        registry: Registry::new(),
+        registry: Registry::new(0),
         statements: Statements::default(),
         mock_secret,
     });

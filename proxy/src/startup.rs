@@ -20,8 +20,6 @@ use crate::auth::{MECHANISM, ScramExchange, wrong_password};
 use crate::session::{Session, Wish, from_startup, own_class, refusal_error, statements};
 use crate::state::{Shared, State};
 
-/// The minor version of protocol 3 that is spoken.
-const MINOR: u16 = 0;
 /// A password message is no longer than this.
 const MAX_PASSWORD_BYTES: usize = 4096;
 
@@ -134,10 +132,9 @@ impl Login<'_> {
             .ok_or_else(|| PgError::error("28000", "no PostgreSQL user name specified in startup packet"))?
             .to_owned();
         let mut out = BytesMut::with_capacity(512);
-        let unknown: Vec<&str> =
-            startup.params.iter().map(|(name, _)| name.as_str()).filter(|name| name.starts_with("_pq_.")).collect();
-        if startup.minor > MINOR || !unknown.is_empty() {
-            backend::put_negotiate_protocol_version(&mut out, MINOR, &unknown);
+        let (minor, unknown) = (startup.spoken(), startup.protocol_options());
+        if startup.minor != minor || !unknown.is_empty() {
+            backend::put_negotiate_protocol_version(&mut out, minor, &unknown);
         }
         let user = match self.authenticate(stream, &user_name, &mut out).await {
             Ok(user) => user,
@@ -150,7 +147,7 @@ impl Login<'_> {
         let wishes = self.check(&startup, user).inspect_err(|error| self.record_refused(&user_name, error))?;
         backend::put_authentication_ok(&mut out);
         self.greet(&startup, user, &mut out).await?;
-        let handle = self.enter(user).inspect_err(|error| self.record_refused(&user_name, error))?;
+        let handle = self.enter(user, minor).inspect_err(|error| self.record_refused(&user_name, error))?;
         backend::put_backend_key_data(&mut out, handle.pid, &handle.key);
         backend::put_ready_for_query(&mut out, TxStatus::Idle);
         if let Err(error) = stream.write_all(&out).await {
@@ -263,9 +260,9 @@ impl Login<'_> {
         Ok(Wishes { settings: asked.settings, class })
     }
 
-    fn enter(&self, user: usize) -> Result<Arc<crate::registry::Handle>, PgError> {
+    fn enter(&self, user: usize, minor: u16) -> Result<Arc<crate::registry::Handle>, PgError> {
         let config = &self.state.config;
-        self.shared.registry.enter(&config.users[user], config.proxy.max_clients)
+        self.shared.registry.enter(&config.users[user], config.proxy.max_clients, minor)
     }
 
     /// Every node, those of the origin's home shard first.

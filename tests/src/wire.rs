@@ -39,19 +39,40 @@ impl WireClient {
 
     /// A session that is ready for its first query. The user logs in by SCRAM-SHA-256.
     pub async fn login(port: u16, user: &str, password: &str) -> Self {
+        Self::greeted(port, user, password, 0, &[]).await.0
+    }
+
+    /// The same in this minor version of the protocol, with these parameters; and what PgWard said up to and with its
+    /// ReadyForQuery, or the error by which it refused.
+    pub async fn greeted(
+        port: u16,
+        user: &str,
+        password: &str,
+        minor: u16,
+        params: &[(&str, &str)],
+    ) -> (Self, Vec<Frame>) {
         let mut client = Self::open(port).await;
         let (mut login, mut out) =
-            pgward_wire::login::Login::new(user, Some(password), pgward::demo::cluster::DATABASE, &[]);
+            pgward_wire::login::Login::new(user, Some(password), pgward::demo::cluster::DATABASE, params);
+        out[6..8].copy_from_slice(&minor.to_be_bytes());
         client.send(&out).await;
+        let mut said = Vec::new();
         loop {
             out.clear();
             let frame = client.frame().await.expect("PgWard answers a login");
+            said.push(frame.clone());
+            match frame.tag {
+                // NegotiateProtocolVersion, which the login to a server never asks for.
+                b'v' => continue,
+                b'E' => return (client, said),
+                _ => {}
+            }
             let step = login.frame(frame.tag, &frame.body, &mut out).expect("the login is accepted");
             if !out.is_empty() {
                 client.send(&out).await;
             }
             if matches!(step, pgward_wire::login::Step::Done) {
-                return client;
+                return (client, said);
             }
         }
     }

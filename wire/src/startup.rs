@@ -10,6 +10,10 @@ pub const SSL_REQUEST: u32 = 80_877_103;
 /// Code of a GSSENCRequest.
 pub const GSSENC_REQUEST: u32 = 80_877_104;
 
+/// The minor versions of protocol 3 that are spoken, newest first. There is no 3.1: PostgreSQL left the number out, since
+/// poolers had answered it wrongly.
+const MINORS: [u16; 2] = [2, 0];
+
 /// The longest cancel key of protocol 3.2.
 const MAX_KEY_BYTES: usize = 256;
 
@@ -41,6 +45,16 @@ pub struct Startup {
 }
 
 impl Startup {
+    /// The minor version that is spoken with this client: the newest that is not newer than what it asks for.
+    pub fn spoken(&self) -> u16 {
+        MINORS.into_iter().find(|minor| *minor <= self.minor).unwrap_or(0)
+    }
+
+    /// The protocol options that the client asks for. None is known.
+    pub fn protocol_options(&self) -> Vec<&str> {
+        self.params.iter().map(|(name, _)| name.as_str()).filter(|name| name.starts_with("_pq_.")).collect()
+    }
+
     /// A parameter's value; the last one counts.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.params.iter().rev().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
@@ -77,7 +91,7 @@ impl FirstPacket {
             }
             version if version >> 16 == 3 => parameters(reader, version as u16).map(Self::Startup),
             version => Err(ProtocolError::unsupported(format!(
-                "unsupported frontend protocol {}.{}: server supports 3.0",
+                "unsupported frontend protocol {}.{}: server supports 3.0 to 3.2",
                 version >> 16,
                 version & 0xffff
             ))),
@@ -160,6 +174,19 @@ mod tests {
             let error = FirstPacket::parse(&version.to_be_bytes()).unwrap_err();
             assert_eq!(crate::PgError::from(error).sqlstate(), "0A000", "{version:#x}");
         }
+    }
+
+    #[test]
+    fn the_newest_version_that_both_speak_is_spoken() {
+        let spoken = |minor| Startup { minor, params: Vec::new() }.spoken();
+        assert_eq!([0, 1, 2, 3, 9999, u16::MAX].map(spoken), [0, 0, 2, 2, 2, 2]);
+    }
+
+    #[test]
+    fn options_of_the_protocol_are_told_from_parameters() {
+        let params = ["user", "_pq_.command_progress", "_pq_", "_pq_.x"].map(|name| (name.to_owned(), String::new()));
+        let startup = Startup { minor: 2, params: params.into() };
+        assert_eq!(startup.protocol_options(), ["_pq_.command_progress", "_pq_.x"]);
     }
 
     #[test]

@@ -2,9 +2,11 @@
 #![allow(missing_docs, clippy::unwrap_used)]
 
 mod audit;
+mod cancels;
 mod copying;
 mod emergency;
 mod extended;
+mod greeting;
 mod hostile;
 mod kept;
 mod places;

@@ -1,0 +1,3 @@
+//! Cancel requests.
+
+pub(crate) mod key;
