@@ -92,10 +92,11 @@ pub struct CancelTarget {
 }
 
 impl CancelTarget {
-    /// Sends a CancelRequest and waits until the postmaster has taken it (it closes the connection), at most 5 s.
+    /// Sends a CancelRequest and waits until the server has closed the connection, at most 5 s: it does so when it has
+    /// signalled the backend.
     ///
     /// # Errors
-    /// When the node cannot be reached in that time.
+    /// When that is not seen to happen. Unless the node could not be reached at all, the signal may still come.
     pub async fn send(&self) -> std::io::Result<()> {
         tokio::time::timeout(Duration::from_secs(5), self.deliver()).await?
     }
@@ -105,12 +106,11 @@ impl CancelTarget {
         let mut request = BytesMut::new();
         pgward_wire::frontend::put_cancel(&mut request, self.pid, &self.key);
         stream.write_all(&request).await?;
-        let mut end = [0; 1];
-        // Nothing is answered: the end of the stream says that the request was seen.
-        match stream.read(&mut end).await {
-            Ok(_) => Ok(()),
-            Err(error) if error.kind() == ErrorKind::ConnectionReset => Ok(()),
-            Err(error) => Err(error),
+        match stream.read(&mut [0; 1]).await? {
+            0 => Ok(()),
+            _ => {
+                Err(std::io::Error::new(ErrorKind::InvalidData, "a cancel request was answered, which no server does"))
+            }
         }
     }
 }

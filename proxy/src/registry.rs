@@ -14,6 +14,7 @@ use pgward_wire::PgError;
 use ring::rand::{SecureRandom, SystemRandom};
 
 use crate::cancel::key;
+use crate::cancel::under_way::{Sent, UnderWay};
 
 /// Why a session is to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,8 +58,8 @@ pub(crate) struct Handle {
 struct ServerSide {
     target: Option<CancelTarget>,
     node: Weak<Node>,
-    /// A CancelRequest is on its way: the server may be hit by it later, and is not used for anybody else.
-    cancelling: bool,
+    /// The cancels that were asked for while it does.
+    cancel: Option<Arc<UnderWay>>,
 }
 
 impl Handle {
@@ -98,15 +99,31 @@ impl Handle {
     pub(crate) fn attach(&self, target: CancelTarget, node: &Arc<Node>) {
         let mut server = self.server.lock();
         server.target = Some(target);
+        server.cancel = None;
         server.node = Arc::downgrade(node);
     }
 
-    /// It does no longer: true if no CancelRequest is on its way to it.
-    pub(crate) fn detach(&self) -> bool {
+    /// It does no longer. What is returned may still hit the server, which nobody must use until it has ended.
+    pub(crate) fn detach(&self) -> Option<Arc<UnderWay>> {
         let mut server = self.server.lock();
         server.target = None;
         self.awaiting.store(0, Ordering::Relaxed);
-        !std::mem::take(&mut server.cancelling)
+        server.cancel.take().filter(|cancel| !cancel.leave())
+    }
+
+    /// Cancels what runs for the session, and waits until its server has taken that; `None` when nothing runs. While
+    /// the proxy sets a server up for the session, nothing does: the server is not its own yet.
+    pub(crate) async fn cancel(&self) -> Option<Sent> {
+        let cancel = {
+            let mut server = self.server.lock();
+            let target = server.target.clone()?;
+            let cancel = server.cancel.get_or_insert_with(UnderWay::new);
+            if cancel.ask() {
+                cancel.send(target);
+            }
+            Arc::clone(cancel)
+        };
+        Some(cancel.ended().await)
     }
 }
 
@@ -248,31 +265,9 @@ impl Registry {
         }
     }
 
-    /// Cancels what runs for the session that this key belongs to. As on a server, the caller learns nothing.
-    pub(crate) async fn cancel(&self, pid: i32, key: &[u8]) {
-        let Some(handle) = self.sessions.lock().get(&pid).cloned() else { return };
-        if !key::same(&handle.key, key) {
-            return;
-        }
-        let target = {
-            let mut server = handle.server.lock();
-            match &server.target {
-                Some(target) if !server.cancelling => {
-                    let target = target.clone();
-                    server.cancelling = true;
-                    target
-                }
-                _ => return,
-            }
-        };
-        if let Err(error) = target.send().await {
-            tracing::warn!(address = %target.address, %error, "could not pass a cancel request on");
-        }
-        let mut server = handle.server.lock();
-        // The session may have another server by now; that one is not being cancelled.
-        if server.target.as_ref() == Some(&target) {
-            server.cancelling = false;
-        }
+    /// The session that was given this process id and key.
+    pub(crate) fn of_key(&self, pid: i32, told: &[u8]) -> Option<Arc<Handle>> {
+        self.sessions.lock().get(&pid).filter(|handle| key::same(&handle.key, told)).cloned()
     }
 }
 
@@ -300,10 +295,6 @@ mod tests {
         }
     }
 
-    fn target() -> CancelTarget {
-        CancelTarget { address: "127.0.0.1:1".parse().unwrap(), pid: 1, key: [1].into() }
-    }
-
     #[test]
     fn the_limit_of_clients_holds() {
         let registry = Registry::new(0);
@@ -318,13 +309,24 @@ mod tests {
     fn a_server_that_is_being_cancelled_is_not_undisturbed() {
         let registry = Registry::new(0);
         let handle = registry.enter(&user(None), 1, 0).unwrap();
-        handle.server.lock().target = Some(target());
-        assert!(handle.detach());
-        handle.server.lock().target = Some(target());
-        handle.server.lock().cancelling = true;
-        assert!(!handle.detach());
-        handle.server.lock().target = Some(target());
-        assert!(handle.detach(), "the next server is another one");
+        assert!(handle.detach().is_none());
+        let cancel = UnderWay::new();
+        assert!(cancel.ask());
+        handle.server.lock().cancel = Some(Arc::clone(&cancel));
+        assert!(handle.detach().is_some());
+        assert!(handle.detach().is_none(), "the next server is another one");
+    }
+
+    #[test]
+    fn a_session_is_found_by_its_whole_key() {
+        let registry = Registry::new(7);
+        let handle = registry.enter(&user(None), 1, 2).unwrap();
+        let found = |pid, key: &[u8]| registry.of_key(pid, key).is_some();
+        assert!(found(handle.pid, &handle.key));
+        assert!(!found(handle.pid ^ 1, &handle.key));
+        assert!(!found(handle.pid, &handle.key[..4]));
+        registry.leave(&handle);
+        assert!(!found(handle.pid, &handle.key));
     }
 
     #[test]

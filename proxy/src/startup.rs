@@ -180,7 +180,9 @@ impl Login<'_> {
                     stream.write_all(b"N").await?;
                 }
                 FirstPacket::Cancel { pid, key } => {
-                    self.shared.registry.cancel(pid, &key).await;
+                    if let Some(session) = self.shared.registry.of_key(pid, &key) {
+                        session.cancel().await;
+                    }
                     return Err(Leave::Silently);
                 }
                 FirstPacket::Startup(startup) => return Ok(startup),

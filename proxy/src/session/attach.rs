@@ -247,7 +247,7 @@ impl Setup {
 
 /// Sends a Query of the proxy's own and waits for its end, or until the node is declared down; the error that the
 /// server answered, if it did. The ParameterStatus messages in its answer are appended to `changed`.
-pub(super) async fn ask(lease: &mut Lease, sql: &str, changed: &mut BytesMut) -> std::io::Result<Option<PgError>> {
+pub(crate) async fn ask(lease: &mut Lease, sql: &str, changed: &mut BytesMut) -> std::io::Result<Option<PgError>> {
     let mut bytes = BytesMut::new();
     settings::put(&mut bytes, sql);
     // A simple Query destroys the unnamed statement.

@@ -10,6 +10,7 @@ use super::replies::{Event, Heard};
 use super::settings::{self, Change};
 use super::work::{Effect, Skipped};
 use super::{Attached, Session, Tx, TxChange, attach};
+use crate::cancel::under_way;
 
 impl Session {
     /// Takes over what the replies changed.
@@ -162,14 +163,19 @@ impl Session {
     /// Gives the server back to its pool if it is proven clean, and closes it otherwise.
     fn release(&mut self) {
         let Some(Attached { mut lease, ready, .. }) = self.attached.take() else { return };
-        let undisturbed = self.handle.detach();
+        let cancel = self.handle.detach();
         let clean = ready.and_then(|status| Clean::prove(status, self.outstanding()));
         self.work.clear_segment();
         let uncertain = std::mem::take(&mut self.uncertain);
         match clean {
-            Some(clean) if undisturbed && !uncertain => {
+            Some(clean) if !uncertain => {
                 lease.memory.settings = Arc::clone(&self.settings);
-                lease.release(clean);
+                match cancel {
+                    None => lease.release(clean),
+                    Some(cancel) => {
+                        tokio::spawn(under_way::hold(lease, cancel, self.state.config.proxy.connect_timeout));
+                    }
+                }
             }
             // Dropping the lease closes the connection.
             _ => self.empty_work(),
@@ -201,7 +207,7 @@ impl Session {
     pub(super) async fn leave(&mut self) {
         self.handle.set_idle_in_transaction(None);
         let Some(mut attached) = self.attached.take() else { return };
-        let undisturbed = self.handle.detach();
+        let undisturbed = self.handle.detach().is_none();
         let idle = attached.ready == Some(TxStatus::Idle) && matches!(self.tx, Tx::Idle) && self.outstanding() == 0;
         if !idle || !undisturbed {
             return;

@@ -33,6 +33,7 @@ use pgward_wire::{PgError, TxStatus, backend, frame};
 use smallvec::SmallVec;
 use tokio::net::TcpStream;
 
+pub(crate) use attach::ask;
 pub(crate) use errors::refusal as refusal_error;
 pub(crate) use local::{Wish, own_class};
 pub(crate) use prepared::Statements;

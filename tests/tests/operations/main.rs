@@ -2,6 +2,7 @@
 //! its own.
 #![allow(missing_docs, clippy::unwrap_used)]
 
+mod cancels;
 mod idle;
 mod load;
 mod lost;
