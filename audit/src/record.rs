@@ -194,6 +194,8 @@ pub enum EventKind {
     ReloadRefused,
     /// A client was not let in.
     LoginRefused,
+    /// A client asked to cancel what ran for a session.
+    Cancel,
     /// An administrative act.
     Admin,
     /// The log itself: it was continued after a torn line, or could be written again after it could not.
@@ -209,6 +211,7 @@ impl EventKind {
             Self::Reload => "reload",
             Self::ReloadRefused => "reload_refused",
             Self::LoginRefused => "login_refused",
+            Self::Cancel => "cancel",
             Self::Admin => "admin",
             Self::AuditLog => "audit_log",
         }

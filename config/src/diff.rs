@@ -12,6 +12,7 @@ use crate::units::{show_duration, show_size};
 pub fn diff(old: &Config, new: &Config) -> Vec<String> {
     let mut words = Vec::new();
     proxy(old, new, &mut words);
+    items("peer", &old.peers, &new.peers, |p| p.id.to_string(), &mut words);
     items("listener", &old.listeners, &new.listeners, |l| l.name.to_string(), &mut words);
     if old.http != new.http {
         words.push(format!("[http]: {} -> {}", http(old), http(new)));
@@ -107,10 +108,15 @@ fn http(config: &Config) -> String {
     config.http.as_ref().map_or("off".into(), |http| http.address.to_string())
 }
 
+fn peer_id(id: Option<u16>) -> String {
+    id.map_or_else(|| "none".into(), |id| id.to_string())
+}
+
 /// Keys of `[proxy]` that belong to the process.
 fn process(old: &Config, new: &Config, words: &mut Vec<String>) {
     let (a, b) = (&old.proxy, &new.proxy);
     changed("[proxy] instance", &a.instance, &b.instance, words);
+    changed("[proxy] peer_id", peer_id(a.peer_id), peer_id(b.peer_id), words);
     changed("[proxy] workers", a.workers, b.workers, words);
     changed("[proxy] control_socket", a.control_socket.display(), b.control_socket.display(), words);
 }
@@ -120,6 +126,8 @@ fn proxy(old: &Config, new: &Config, words: &mut Vec<String>) {
     let (a, b) = (&old.proxy, &new.proxy);
     changed("[proxy] database", &a.database, &b.database, words);
     changed("[proxy] max_clients", a.max_clients, b.max_clients, words);
+    let (cancels_a, cancels_b) = (a.max_cancels_per_second, b.max_cancels_per_second);
+    changed("[proxy] max_cancels_per_second", cancels_a, cancels_b, words);
     let size = |bytes: usize| show_size(bytes as u64);
     changed("[proxy] max_startup_bytes", size(a.max_startup_bytes), size(b.max_startup_bytes), words);
     changed("[proxy] max_message_bytes", size(a.max_message_bytes), size(b.max_message_bytes), words);
@@ -255,6 +263,8 @@ mod tests {
             words("database = \"ehr\"", "database = \"ehr\"\nmax_clients = 5"),
             ["[proxy] max_clients: 10000 -> 5"]
         );
+        let peer = "database = \"ehr\"\npeer_id = 1\n[[peers]]\nid = 2\naddress = \"b:6432\"";
+        assert_eq!(words("database = \"ehr\"", peer), ["[proxy] peer_id: none -> 1", "peer `2` added"]);
         assert_eq!(words("interval = \"10s\"", "interval = \"3s\""), ["[health] interval: 10s -> 3s"]);
     }
 
@@ -273,10 +283,10 @@ mod tests {
             assert!(BASE.contains(from), "{from}");
             needs_restart(&read(BASE, "0123456789abcdef"), &read(&BASE.replace(from, to), "0123456789abcdef"))
         };
-        let proxy = "database = \"x\"\nworkers = 4\ncontrol_socket = \"/run/p\"";
+        let proxy = "database = \"x\"\npeer_id = 3\nworkers = 4\ncontrol_socket = \"/run/p\"";
         assert_eq!(
             restart("database = \"ehr\"", proxy),
-            ["[proxy] workers: 1 -> 4", "[proxy] control_socket: pgward.sock -> /run/p"]
+            ["[proxy] peer_id: none -> 3", "[proxy] workers: 1 -> 4", "[proxy] control_socket: pgward.sock -> /run/p"]
         );
         assert_eq!(restart("127.0.0.1:9090", "127.0.0.1:9091"), ["[http]: 127.0.0.1:9090 -> 127.0.0.1:9091"]);
         assert_eq!(restart("audit.jsonl", "a.jsonl"), ["[audit] path: audit.jsonl -> a.jsonl"]);

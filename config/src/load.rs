@@ -78,6 +78,7 @@ fn read(table: &DeTable<'_>, text: &str, path: &Path, sources: &Sources<'_>, pro
     let root = Reader::new("the file", text.len()..text.len(), Some(table), problems);
     let proxy = sections::proxy::proxy(&root, path);
     let http = sections::proxy::http(&root);
+    let peers = sections::peers::peers(&root);
     let listeners = sections::listeners::listeners(&root);
     let server_roles = sections::users::server_roles(&root, path, sources);
     let users = sections::users::users(&root, path, sources, &server_roles, &listeners);
@@ -91,8 +92,20 @@ fn read(table: &DeTable<'_>, text: &str, path: &Path, sources: &Sources<'_>, pro
     let directory = sections::directory::directory(&root, sharding.placed.strategy, path, sources);
     let audit = sections::audit::audit(&root, path, sources);
     root.finish();
-    let document =
-        Document { proxy, listeners, http, users, server_roles, sharding, tables, functions, regions, shards, pools };
+    let document = Document {
+        proxy,
+        peers,
+        listeners,
+        http,
+        users,
+        server_roles,
+        sharding,
+        tables,
+        functions,
+        regions,
+        shards,
+        pools,
+    };
     rules::check(&document);
     Some(assemble(document, text, path, health, directory, audit?))
 }
@@ -109,6 +122,7 @@ fn assemble(
         hash: hash(text).into(),
         path: path.to_owned(),
         proxy: document.proxy.item,
+        peers: document.peers.into_iter().map(|placed| placed.item).collect(),
         listeners: document.listeners.into_iter().map(|placed| placed.item).collect(),
         http: document.http.map(|placed| placed.item),
         users: document.users.into_iter().map(|placed| placed.item).collect(),

@@ -226,6 +226,8 @@ pub struct Config {
     pub path: PathBuf,
     /// `[proxy]`
     pub proxy: Proxy,
+    /// `[[peers]]`
+    pub peers: Vec<Peer>,
     /// `[[listeners]]`
     pub listeners: Vec<Listener>,
     /// `[http]`; `None` when the table is absent.
@@ -260,6 +262,10 @@ pub struct Config {
 pub struct Proxy {
     /// Name of this instance, in audit records; default `pgward-1`. Needs a restart.
     pub instance: Arc<str>,
+    /// Number of this instance in cancel keys, `None` where there are no others. Needs a restart.
+    pub peer_id: Option<u16>,
+    /// Cancel requests that each listener takes in a second; default 100.
+    pub max_cancels_per_second: u32,
     /// The database name that clients ask for.
     pub database: Arc<str>,
     /// Threads of the data plane; default 1. Needs a restart.
@@ -286,6 +292,18 @@ pub struct Proxy {
     pub connect_timeout: Duration,
     /// How long SIGTERM waits for transactions to finish; default 30 s.
     pub drain_timeout: Duration,
+}
+
+/// `[[peers]]`: another instance, which cancel requests are passed on to. The list may be the same in the files of all
+/// instances: an entry for this one is passed over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// Its `peer_id`.
+    pub id: u16,
+    /// Where it listens.
+    pub host: Arc<str>,
+    /// Port of one of its listeners.
+    pub port: u16,
 }
 
 /// `[[listeners]]`: a port, and where those who come in by it are taken to be.

@@ -503,3 +503,33 @@ fn no_text_is_too_wrong_for_a_report() {
         answer(text);
     }
 }
+
+#[test]
+fn peers_have_an_id_and_an_address_of_their_own() {
+    let peers = |own: &str, peers: &[(&str, &str)]| {
+        let peer = |(id, address): &(&str, &str)| format!("[[peers]]\nid = {id}\naddress = \"{address}\"\n");
+        format!("database = \"ehr\"\n{own}\n{}", peers.iter().map(peer).collect::<String>())
+    };
+    let mistake = |own: &str, list: &[(&str, &str)], says: &str| {
+        one_mistake("database = \"ehr\"\n", &peers(own, list), &[says]);
+    };
+    let list = [("1", "10.0.0.1:6432"), ("2", "pgward-2.internal:6432"), ("3", "[::1]:6432")];
+    let loaded = read(&with("database = \"ehr\"\n", &peers("peer_id = 1", &list))).unwrap();
+    let read = |n: usize| (loaded.config.peers[n].id, &*loaded.config.peers[n].host, loaded.config.peers[n].port);
+    assert_eq!([read(1), read(2)], [(2, "pgward-2.internal", 6432), (3, "::1", 6432)]);
+
+    mistake("", &list[1..2], "this instance has no `peer_id`");
+    mistake("peer_id = 0", &[], "`peer_id` of [proxy] cannot be 0");
+    mistake("peer_id = 65536", &list, "expected a whole number from 1 to 65535");
+    mistake("peer_id = 1", &[("2", "a:1"), ("2", "b:1")], "there are two peers `2`");
+    mistake("peer_id = 1", &[("2", "a:1"), ("3", "A:1")], "the address A:1 is that of peer `2`");
+    mistake("peer_id = 1", &[("70000", "a:1")], "`id` of [[peers]]");
+    mistake("peer_id = 1", &[("2", "a")], "`a` has no port");
+    mistake("peer_id = 1", &[("2", "[::1]")], "`[::1]` has no port");
+    mistake("peer_id = 1", &[("2", "a:0")], "`0` is not a port");
+    one_mistake(
+        "database = \"ehr\"\n",
+        "database = \"ehr\"\npeer_id = 1\n[[peers]]\naddress = \"a:1\"\n",
+        &["has no `id`", "the `peer_id` of that instance"],
+    );
+}

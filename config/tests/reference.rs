@@ -75,6 +75,7 @@ fn what_it_calls_a_default_is_the_default() {
         "instance",
         "workers",
         "max_clients = 10000",
+        "max_cancels_per_second",
         "max_startup_bytes",
         "startup_timeout",
         "rotate_bytes",

@@ -46,7 +46,7 @@ pub use fleet::Fleet;
 pub use lease::{Clean, Lease};
 pub use memory::{ServerMemory, Settings};
 pub use node::Node;
-pub use server::{CancelTarget, Server};
+pub use server::{CancelTarget, Server, send_cancel};
 pub use standing::Standing;
 pub use status::{NodeStatus, PoolStatus};
 pub use watch::{Failure, NodeState, Parameters};

@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use pgward_config::model::NodeId;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, ToSocketAddrs};
 
 use crate::budget::Permit;
 use crate::kill::Registered;
@@ -98,19 +98,25 @@ impl CancelTarget {
     /// # Errors
     /// When that is not seen to happen. Unless the node could not be reached at all, the signal may still come.
     pub async fn send(&self) -> std::io::Result<()> {
-        tokio::time::timeout(Duration::from_secs(5), self.deliver()).await?
+        send_cancel(self.address, self.pid, &self.key).await
     }
+}
 
-    async fn deliver(&self) -> std::io::Result<()> {
-        let mut stream = TcpStream::connect(self.address).await?;
-        let mut request = BytesMut::new();
-        pgward_wire::frontend::put_cancel(&mut request, self.pid, &self.key);
-        stream.write_all(&request).await?;
-        match stream.read(&mut [0; 1]).await? {
-            0 => Ok(()),
-            _ => {
-                Err(std::io::Error::new(ErrorKind::InvalidData, "a cancel request was answered, which no server does"))
-            }
-        }
+/// As [`CancelTarget::send`], to whatever understands a CancelRequest.
+///
+/// # Errors
+/// As there.
+pub async fn send_cancel(address: impl ToSocketAddrs, pid: i32, key: &[u8]) -> std::io::Result<()> {
+    tokio::time::timeout(Duration::from_secs(5), deliver(address, pid, key)).await?
+}
+
+async fn deliver(address: impl ToSocketAddrs, pid: i32, key: &[u8]) -> std::io::Result<()> {
+    let mut stream = TcpStream::connect(address).await?;
+    let mut request = BytesMut::new();
+    pgward_wire::frontend::put_cancel(&mut request, pid, key);
+    stream.write_all(&request).await?;
+    match stream.read(&mut [0; 1]).await? {
+        0 => Ok(()),
+        _ => Err(std::io::Error::new(ErrorKind::InvalidData, "a cancel request was answered, which no server does")),
     }
 }

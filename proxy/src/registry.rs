@@ -63,6 +63,11 @@ struct ServerSide {
 }
 
 impl Handle {
+    /// Whose session it is.
+    pub(crate) fn user(&self) -> &str {
+        &self.user
+    }
+
     pub(crate) fn register(&self, waker: &Waker) {
         self.waker.register(waker);
     }
@@ -263,6 +268,11 @@ impl Registry {
                 handle.kill(Kill::IdleInTransaction);
             }
         }
+    }
+
+    /// The number of this instance in cancel keys.
+    pub(crate) fn instance(&self) -> u16 {
+        self.instance
     }
 
     /// The session that was given this process id and key.

@@ -23,6 +23,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use crate::cancel::Limits;
 use crate::control::{Command, Control, Reply};
 use crate::http::{Missing, Probe};
 use crate::metrics::{Metrics, NodeFigures};
@@ -131,7 +132,8 @@ async fn serve(config: Arc<Config>, path: &Path, data: Handle, control: Handle) 
         state: ArcSwap::from_pointee(state),
         audit,
         metrics: Metrics::new(),
-        registry: Registry::new(0),
+        registry: Registry::new(config.proxy.peer_id.unwrap_or(0)),
+        cancel_limits: Limits::default(),
         statements: Statements::default(),
         mock_secret,
     });

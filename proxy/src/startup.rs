@@ -17,6 +17,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::auth::{MECHANISM, ScramExchange, wrong_password};
+use crate::cancel;
 use crate::session::{Session, Wish, from_startup, own_class, refusal_error, statements};
 use crate::state::{Shared, State};
 
@@ -25,10 +26,12 @@ const MAX_PASSWORD_BYTES: usize = 4096;
 
 /// Why a connection ends before there is a session.
 enum Leave {
-    /// The client closed its side, or there is nothing more to say (a cancel request).
+    /// The client closed its side.
     Silently,
     /// The client is told.
     Told(PgError),
+    /// It was not a client but a request to cancel what runs for one.
+    Cancel { pid: i32, key: Vec<u8> },
 }
 
 impl From<std::io::Error> for Leave {
@@ -59,6 +62,10 @@ pub(crate) async fn serve(shared: Arc<Shared>, listener: Arc<str>, mut stream: T
         Ok(Ok(admitted)) => admitted,
         Ok(Err(Leave::Silently)) | Err(_) => return,
         Ok(Err(Leave::Told(error))) => return tell(&mut stream, error).await,
+        Ok(Err(Leave::Cancel { pid, key })) => {
+            let (shared, state) = (&*shared, &*state);
+            return cancel::Request { shared, state, listener, address, pid, key: &key }.serve().await;
+        }
     };
     let _present = Present::new(&shared, &handle);
     let session = Session::new(
@@ -142,7 +149,7 @@ impl Login<'_> {
                 self.record_refused(&user_name, &error);
                 return Err(Leave::Told(error));
             }
-            Err(silently) => return Err(silently),
+            Err(leave) => return Err(leave),
         };
         let wishes = self.check(&startup, user).inspect_err(|error| self.record_refused(&user_name, error))?;
         backend::put_authentication_ok(&mut out);
@@ -179,12 +186,7 @@ impl Login<'_> {
                     }
                     stream.write_all(b"N").await?;
                 }
-                FirstPacket::Cancel { pid, key } => {
-                    if let Some(session) = self.shared.registry.of_key(pid, &key) {
-                        session.cancel().await;
-                    }
-                    return Err(Leave::Silently);
-                }
+                FirstPacket::Cancel { pid, key } => return Err(Leave::Cancel { pid, key }),
                 FirstPacket::Startup(startup) => return Ok(startup),
             }
         }

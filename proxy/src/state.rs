@@ -13,6 +13,7 @@ use pgward_config::{Config, Directory, Shard};
 use pgward_pools::Fleet;
 use pgward_router::{Analyser, Catalog, Router};
 
+use crate::cancel::Limits;
 use crate::catalog::LiveCatalog;
 use crate::directory::{EmbeddedDirectory, PatientCache};
 use crate::metrics::Metrics;
@@ -112,6 +113,7 @@ pub(crate) struct Shared {
     pub(crate) audit: AuditLog,
     pub(crate) metrics: Metrics,
     pub(crate) registry: Registry,
+    pub(crate) cancel_limits: Limits,
     pub(crate) statements: Statements,
     /// Makes the verifiers of users who do not exist.
     pub(crate) mock_secret: [u8; 32],

@@ -25,6 +25,8 @@ pub(crate) fn config() -> Config {
         path: "pgward.toml".into(),
         proxy: Proxy {
             instance: "pgward-1".into(),
+            peer_id: None,
+            max_cancels_per_second: 100,
             database: "health".into(),
             workers: 1,
             control_socket: "pgward.sock".into(),
@@ -39,6 +41,7 @@ pub(crate) fn config() -> Config {
             connect_timeout: Duration::from_secs(5),
             drain_timeout: Duration::from_secs(30),
         },
+        peers: vec![],
         listeners: vec![listener("us-east-1")],
         http: None,
         users: vec![user(Workload::Care)],

@@ -5,10 +5,11 @@ mod capacity;
 mod duplicates;
 mod hash_ranges;
 mod patient_regions;
+mod peers;
 mod references;
 mod sovereignty;
 
-use crate::model::{Http, Listener, Pool, Proxy, RegionId, ServerRole, Table, User};
+use crate::model::{Http, Listener, Peer, Pool, Proxy, RegionId, ServerRole, Table, User};
 use crate::reader::Placed;
 use crate::sections::regions::ReadRegion;
 use crate::sections::sharding::ReadSharding;
@@ -18,6 +19,7 @@ use crate::sections::shards::ReadShard;
 pub(crate) struct Document<'a> {
     pub(crate) proxy: Placed<'a, Proxy>,
     pub(crate) listeners: Vec<Placed<'a, Listener>>,
+    pub(crate) peers: Vec<Placed<'a, Peer>>,
     pub(crate) http: Option<Placed<'a, Http>>,
     pub(crate) users: Vec<Placed<'a, User>>,
     pub(crate) server_roles: Vec<Placed<'a, ServerRole>>,
@@ -39,6 +41,7 @@ impl Document<'_> {
 pub(crate) fn check(document: &Document<'_>) {
     duplicates::check(document);
     references::check(document);
+    peers::check(document);
     patient_regions::check(document);
     hash_ranges::check(document);
     sovereignty::check(document);

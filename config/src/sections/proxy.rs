@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::model::{Http, Proxy};
 use crate::reader::{Placed, Reader};
+use crate::sections::peers::IDS;
 use crate::sections::{ADDRESS, address};
 use crate::sources::resolve;
 
@@ -17,6 +18,8 @@ pub(crate) const WORKERS: u64 = 1;
 pub(crate) const CONTROL_SOCKET: &str = "pgward.sock";
 /// 100 × the normal load of about 100 clients; an idle client holds no buffer.
 pub(crate) const MAX_CLIENTS: u64 = 10_000;
+/// Above what people and drivers' timeouts send, below what is needed to guess a key.
+pub(crate) const MAX_CANCELS_PER_SECOND: u32 = 100;
 /// PostgreSQL's MAX_STARTUP_PACKET_LENGTH (src/include/libpq/pqcomm.h); also the upper bound.
 pub(crate) const MAX_STARTUP_BYTES: u64 = 10_000;
 /// Long enough for a password to be typed by a script and a lost packet or two to be sent again.
@@ -49,6 +52,8 @@ pub(crate) fn proxy<'a>(root: &Reader<'a>, toml: &Path) -> Placed<'a, Proxy> {
     let bytes = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
     let item = Proxy {
         instance: Arc::from(reader.text("instance", "a name").map_or(INSTANCE, |text| text.into_inner())),
+        peer_id: reader.number("peer_id", IDS).and_then(|id| u16::try_from(id).ok()),
+        max_cancels_per_second: reader.number_or("max_cancels_per_second", 1, MAX_CANCELS_PER_SECOND),
         database: Arc::from(reader.need("database", "the database name that clients ask for")),
         workers: bytes(reader.number("workers", 1..=WORKERS_MOST).unwrap_or(WORKERS)),
         control_socket: control_socket(&reader, toml),

@@ -42,7 +42,8 @@ pub(crate) fn parse(text: &str) -> Result<NodeUrl, String> {
     Ok(NodeUrl { host: host.into(), port, dbname })
 }
 
-fn host_and_port(authority: &str) -> Result<(&str, u16), String> {
+/// Splits `host:port`, the host in brackets where it is an IPv6 address; PostgreSQL's port where there is none.
+pub(crate) fn host_and_port(authority: &str) -> Result<(&str, u16), String> {
     let (host, port) = if let Some(rest) = authority.strip_prefix('[') {
         let (host, after) = rest.split_once(']').ok_or("its address has no closing bracket")?;
         host.parse::<std::net::Ipv6Addr>().map_err(|_| format!("`{host}` is not an IPv6 address"))?;

@@ -33,6 +33,24 @@ pub(crate) fn make(random: [u8; LONG], instance: u16, minor: u16) -> Box<[u8]> {
     Box::new(key)
 }
 
+/// The instance that a key names; `None` for a key that no PgWard made.
+pub(crate) fn instance(key: &[u8]) -> Option<u16> {
+    match key {
+        [high, low, _, _] => Some(u16::from_be_bytes([*high, *low])),
+        [VERSION, high, low, _, ..] if key.len() == LONG => Some(u16::from_be_bytes([*high, *low])),
+        _ => None,
+    }
+}
+
+/// The key with one hop less; `None` when it has none left.
+pub(crate) fn passed_on(key: &[u8]) -> Option<Box<[u8]>> {
+    let (at, mask) = hops_of(key)?;
+    let left = (key[at] & mask).checked_sub(1)?;
+    let mut key: Box<[u8]> = key.into();
+    key[at] = (key[at] & !mask) | left;
+    Some(key)
+}
+
 /// Whether a key that was told is the one that was made, whatever hops it has come by. The time that this takes does
 /// not tell where they differ.
 pub(crate) fn same(made: &[u8], told: &[u8]) -> bool {
@@ -57,6 +75,30 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_key_names_its_instance_in_either_protocol() {
+        for (minor, len) in [(0, SHORT), (2, LONG)] {
+            for named in [0, 1, 258, u16::MAX] {
+                let key = make([0xa5; LONG], named, minor);
+                assert_eq!((key.len(), instance(&key)), (len, Some(named)));
+            }
+        }
+    }
+
+    #[test]
+    fn it_is_passed_on_so_often_and_is_still_the_same() {
+        for minor in [0, 2] {
+            let made = make([0x5a; LONG], 7, minor);
+            let mut key = made.clone();
+            for _ in 0..HOPS {
+                key = passed_on(&key).unwrap();
+                assert!(same(&made, &key));
+                assert_eq!(instance(&key), Some(7));
+            }
+            assert_eq!(passed_on(&key), None);
+        }
+    }
+
+    #[test]
     fn any_other_bit_makes_another_key() {
         for (minor, hops) in [(0, 30..32), (2, 24..32)] {
             let made = make([0x3c; LONG], 7, minor);
@@ -67,6 +109,13 @@ mod tests {
             }
             assert!(!same(&made, &made[1..]));
             assert!(!same(&made, &[&made[..], &[0]].concat()));
+        }
+    }
+
+    #[test]
+    fn keys_of_others_name_nobody() {
+        for key in [vec![], vec![1; 3], vec![1; 5], vec![1; 31], vec![1; 33], vec![2; LONG], vec![1; 256]] {
+            assert_eq!((instance(&key), key.len() == LONG || passed_on(&key).is_none()), (None, true), "{key:?}");
         }
     }
 }

@@ -123,6 +123,13 @@ impl Metrics {
         });
     }
 
+    /// Counts a cancel request by what became of it.
+    pub fn cancels(&self, outcome: &'static str) {
+        metrics::with_local_recorder(&*self.recorder, || {
+            counter!("pgward_cancels_total", "outcome" => outcome).increment(1);
+        });
+    }
+
     /// Notes how long a statement waited for a server.
     pub fn waited(&self, pool: PoolKind, class: Class, wait: Duration) {
         self.waits[pool.index()][class.index()].record(wait);
@@ -180,6 +187,7 @@ fn describe() {
     describe_histogram!("pgward_wait_seconds", "Wait for a server, by pool and class");
     describe_gauge!("pgward_clients", "Clients connected");
     describe_counter!("pgward_logins_total", "Logins, by outcome");
+    describe_counter!("pgward_cancels_total", "Cancel requests, by outcome");
     describe_counter!("pgward_audit_failures_total", "Statements refused because the audit log could not be written");
     describe_counter!("pgward_reloads_total", "Reloads of the configuration, by outcome");
     describe_counter!("pgward_bytes_total", "Bytes relayed, by direction");

@@ -19,6 +19,7 @@ const CANCELS: u64 = 2000;
 /// Few servers, so that each goes from hand to hand, and enough for all: nobody may have to wait for long.
 fn shared_by_all(layout: &mut Layout) {
     layout.pools = [(1, 1), (4, 8), (1, 1), (1, 1)];
+    layout.proxy += "max_cancels_per_second = 1000000\n";
 }
 
 /// What a session's statements came to.
@@ -42,10 +43,10 @@ impl Came {
 /// Short statements one after the other: a Query, the extended protocol, a transaction.
 async fn work(client: Client, id: uuid::Uuid, stop: Arc<AtomicBool>) -> Came {
     let mut came = Came::default();
-    let sql = format!("SELECT pg_sleep(0.001) FROM patients WHERE id = '{id}'");
+    let sql = format!("SELECT pg_sleep(0.003) FROM patients WHERE id = '{id}'");
     while !stop.load(Ordering::Relaxed) {
         came.note(client.simple_query(&sql).await);
-        came.note(client.query("SELECT pg_sleep(0.0005) FROM patients WHERE id = $1", &[&id]).await);
+        came.note(client.query("SELECT pg_sleep(0.002) FROM patients WHERE id = $1", &[&id]).await);
         came.note(client.batch_execute("BEGIN").await);
         came.note(client.simple_query(&sql).await);
         came.note(client.batch_execute("ROLLBACK").await);

@@ -6,6 +6,7 @@ mod cancels;
 mod idle;
 mod load;
 mod lost;
+mod peers;
 mod pgbench;
 mod pools;
 mod reload;

@@ -36,6 +36,8 @@ fn process(page: &mut Page, config: &Config) {
     let http = config.http.as_ref().map_or(NONE.into(), |http| http.address.to_string());
     let facts = [
         ("instance", proxy.instance.to_string()),
+        ("peer id", proxy.peer_id.map_or(NONE.into(), |id| id.to_string())),
+        ("cancels", format!("at most {} a second for each listener", proxy.max_cancels_per_second)),
         ("database", proxy.database.to_string()),
         ("http", http),
         ("control socket", proxy.control_socket.display().to_string()),
@@ -50,6 +52,11 @@ fn process(page: &mut Page, config: &Config) {
         ("drain", until(proxy.drain_timeout)),
     ];
     page.facts("PROXY", &facts);
+    let rows = config.peers.iter().map(|peer| {
+        let own = if Some(peer.id) == proxy.peer_id { "this instance" } else { NONE };
+        [peer.id.to_string(), format!("{}:{}", peer.host, peer.port), own.into()]
+    });
+    page.table("PEERS", ["id", "address", "is"], rows);
 }
 
 fn listeners(page: &mut Page, config: &Config) {
