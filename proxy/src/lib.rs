@@ -3,7 +3,7 @@
 //! | module | what is in it |
 //! | --- | --- |
 //! | [`serve`] | the process: runtimes, listeners, signals, reload, drain |
-//! | `startup`, `auth` | from an accepted socket to a session |
+//! | `startup`, `auth`, `greeting` | from an accepted socket to a session |
 //! | `session` | one client's session: frames, decisions, servers, replies |
 //! | `registry`, `cancel` | all sessions; requests to cancel what runs for one |
 //! | `state` | everything that a decision needs, behind one pointer |
@@ -19,6 +19,7 @@ pub mod cli;
 pub mod control;
 pub mod demo;
 pub mod directory;
+mod greeting;
 pub mod http;
 pub mod metrics;
 mod registry;

@@ -7,8 +7,8 @@ use std::time::SystemTime;
 use bytes::BytesMut;
 use futures_util::FutureExt;
 use pgward_audit::{Event, EventKind, Who};
-use pgward_config::{AuthMethod, Class, NodeRole, PoolKind};
-use pgward_pools::{Clean, Node, Parameters, Settings};
+use pgward_config::{AuthMethod, Class, NodeRole, PoolKind, Workload};
+use pgward_pools::{Clean, Lease, Node, Parameters, Settings};
 use pgward_router::NoParams;
 use pgward_wire::startup::{FirstPacket, Startup};
 use pgward_wire::tag::frontend as tag;
@@ -18,6 +18,7 @@ use tokio::net::TcpStream;
 
 use crate::auth::{MECHANISM, ScramExchange, wrong_password};
 use crate::cancel;
+use crate::greeting::{self, Reported, Tried};
 use crate::session::{Session, Wish, from_startup, own_class, refusal_error, statements};
 use crate::state::{Shared, State};
 
@@ -153,7 +154,11 @@ impl Login<'_> {
         };
         let wishes = self.check(&startup, user).inspect_err(|error| self.record_refused(&user_name, error))?;
         backend::put_authentication_ok(&mut out);
-        self.greet(&startup, user, &mut out).await?;
+        self.greet(user, &wishes, &mut out).await.inspect_err(|error| {
+            // A server's words repeat what the client asked for, which may be anything: that belongs in no log.
+            let error = PgError::error(error.sqlstate().to_owned(), "the session could not be greeted");
+            self.record_refused(&user_name, &error);
+        })?;
         let handle = self.enter(user, minor).inspect_err(|error| self.record_refused(&user_name, error))?;
         backend::put_backend_key_data(&mut out, handle.pid, &handle.key);
         backend::put_ready_for_query(&mut out, TxStatus::Idle);
@@ -277,52 +282,73 @@ impl Login<'_> {
         home.into_iter().chain(others).flat_map(|shard| self.state.fleet.shard(shard).iter())
     }
 
-    /// The parameters that a server reported at its login. Right after the start, or when no connections are opened
-    /// ahead, there was none: one is asked for.
-    async fn parameters(&self, user: usize) -> Option<Parameters> {
-        if let Some(known) = self.nodes().find_map(|node| node.parameters()) {
-            return Some(known);
-        }
-        let role = &self.state.config.users[user].server_role;
+    /// A server on which parameters can be tried: of the first node that lends one.
+    async fn borrow(&self, user: usize, class: Class) -> Option<(&Arc<Node>, Lease)> {
+        let user = &self.state.config.users[user];
         for node in self.nodes().filter(|node| node.state().up) {
-            let pool = match node.role {
-                NodeRole::Primary => PoolKind::General,
-                NodeRole::Replica => PoolKind::ReadOnly,
+            let pool = match (node.role, user.workload, class) {
+                (NodeRole::Primary, _, Class::Emergency) => PoolKind::Emergency,
+                (_, Workload::Analytics, _) => PoolKind::Background,
+                (NodeRole::Primary, ..) => PoolKind::General,
+                (NodeRole::Replica, ..) => PoolKind::ReadOnly,
             };
-            if let Ok(lease) = node.acquire(pool, Class::Normal, role).await {
-                if let Some(clean) = Clean::prove(TxStatus::Idle, 0) {
-                    lease.release(clean);
-                }
-                return node.parameters();
+            if let Ok(lease) = node.acquire(pool, class, &user.server_role).await {
+                return Some((node, lease));
             }
         }
         None
     }
 
-    /// Reports the servers' parameters, with what the client asked for in their place.
-    async fn greet(&self, startup: &Startup, user: usize, out: &mut BytesMut) -> Result<(), PgError> {
-        let parameters = self.parameters(user).await.ok_or_else(|| {
-            PgError::error("57P03", "no server has answered yet, so that the session cannot be greeted")
+    /// The parameters that a server reported at its login. Right after the start, or when no connections are opened
+    /// ahead, there was none: one is asked for.
+    async fn parameters(&self, user: usize, class: Class) -> Option<Parameters> {
+        if let Some(known) = self.nodes().find_map(|node| node.parameters()) {
+            return Some(known);
+        }
+        let (node, lease) = self.borrow(user, class).await?;
+        if let Some(clean) = Clean::prove(TxStatus::Idle, 0) {
+            lease.release(clean);
+        }
+        node.parameters()
+    }
+
+    /// The parameters that the session begins with, as a server reports them; a server's error where it does not take
+    /// what is asked for.
+    async fn reported(&self, user: usize, wishes: &Wishes, name: &str) -> Result<Option<Reported>, PgError> {
+        let config = &self.state.config;
+        let class = config.listeners[self.listener].class.or(wishes.class).unwrap_or(config.users[user].class);
+        let Some(base) = self.parameters(user, class).await else { return Ok(None) };
+        let tried = greeting::to_be_tried(&wishes.settings, &base);
+        let role = &config.users[user].server_role;
+        if tried.values().is_empty() {
+            return Ok(Some(greeting::merged(&base, &Reported::new(), &wishes.settings, name)));
+        }
+        if let Some(changed) = self.state.greetings.get(role, &tried) {
+            return Ok(Some(greeting::merged(&base, &changed, &wishes.settings, name)));
+        }
+        // A server that is lost meanwhile is not tried again: the client is, in a moment.
+        let Some((node, lease)) = self.borrow(user, class).await else { return Ok(None) };
+        let (Ok(tried_on), Some(base)) = (greeting::try_on(lease, &tried).await, node.parameters()) else {
+            return Ok(None);
+        };
+        let changed = match tried_on {
+            Tried::Taken(changed) => Arc::new(greeting::completed(changed, &base, &tried)),
+            Tried::Refused(error) => return Err(error),
+        };
+        self.state.greetings.keep(role, &tried, &changed);
+        Ok(Some(greeting::merged(&base, &changed, &wishes.settings, name)))
+    }
+
+    /// Reports the parameters that the session begins with.
+    async fn greet(&self, user: usize, wishes: &Wishes, out: &mut BytesMut) -> Result<(), PgError> {
+        let config = &self.state.config;
+        let name = &config.users[user].name;
+        let reported = tokio::time::timeout(config.proxy.connect_timeout, self.reported(user, wishes, name)).await;
+        let reported = reported.unwrap_or(Ok(None))?.ok_or_else(|| {
+            PgError::error("57P03", "no server has answered, so that the session cannot be greeted")
                 .with_hint("Retry in a moment; the log and /health/ready tell which servers are missing.")
         })?;
-        for (name, value) in parameters.iter() {
-            let asked = startup.params.iter().rev().find(|(asked, _)| asked.eq_ignore_ascii_case(name));
-            let value = match (name.as_str(), asked) {
-                ("client_encoding", _) => "UTF8",
-                // Reported by the server as what it is, whatever was asked for.
-                ("server_version" | "server_encoding" | "integer_datetimes" | "is_superuser" | "in_hot_standby", _) => {
-                    value
-                }
-                ("default_transaction_read_only", None) => "off",
-                ("session_authorization", _) => startup.user().unwrap_or(value),
-                ("DateStyle", Some((_, asked))) if !asked.contains(',') => {
-                    backend::put_parameter_status(out, name, &format!("{asked}, MDY"));
-                    continue;
-                }
-                ("application_name", None) => "",
-                (_, Some((_, asked))) => asked,
-                (_, None) => value,
-            };
+        for (name, value) in &reported {
             backend::put_parameter_status(out, name, value);
         }
         Ok(())

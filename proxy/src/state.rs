@@ -16,6 +16,7 @@ use pgward_router::{Analyser, Catalog, Router};
 use crate::cancel::Limits;
 use crate::catalog::LiveCatalog;
 use crate::directory::{EmbeddedDirectory, PatientCache};
+use crate::greeting::Greetings;
 use crate::metrics::Metrics;
 use crate::registry::Registry;
 use crate::session::Statements;
@@ -33,6 +34,7 @@ pub(crate) struct State {
     pub(crate) patients: PatientCache,
     pub(crate) directory: Option<Arc<EmbeddedDirectory>>,
     pub(crate) fleet: Fleet,
+    pub(crate) greetings: Greetings,
     /// The nodes as audit records name them, by shard and node.
     pub(crate) names: Vec<Vec<NodeName>>,
 }
@@ -62,6 +64,7 @@ impl State {
             config,
             router,
             patients,
+            greetings: Greetings::default(),
             directory,
         })
     }

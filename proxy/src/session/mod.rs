@@ -37,7 +37,7 @@ pub(crate) use attach::ask;
 pub(crate) use errors::refusal as refusal_error;
 pub(crate) use local::{Wish, own_class};
 pub(crate) use prepared::Statements;
-pub(crate) use settings::{from_startup, statements};
+pub(crate) use settings::{difference, from_startup, quoted, statements};
 
 use crate::registry::Handle;
 use crate::state::{Shared, State};
