@@ -1,7 +1,7 @@
 //! All sessions of the process: who is here, how to reach their tasks, and which server runs what for whom.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::task::Waker;
 use std::time::{Duration, Instant, SystemTime};
@@ -50,6 +50,8 @@ pub(crate) struct Handle {
     idle_in_transaction: AtomicU32,
     /// Tick since when the session waits for the first byte of a server's answer, 0 when it does not.
     awaiting: AtomicU32,
+    /// The server has not answered what was sent ahead of the session's statement.
+    steps_ahead: AtomicBool,
     server: Mutex<ServerSide>,
 }
 
@@ -100,12 +102,28 @@ impl Handle {
         self.idle_in_transaction.store(since.unwrap_or(0), Ordering::Relaxed);
     }
 
-    /// A server of this node works for the session from now on.
-    pub(crate) fn attach(&self, target: CancelTarget, node: &Arc<Node>) {
+    /// A server of this node works for the session from now on; `steps_ahead`: BEGIN or parameters were sent to it
+    /// ahead of the session's statement, and nothing is cancelled before they are answered.
+    pub(crate) fn attach(&self, target: CancelTarget, node: &Arc<Node>, steps_ahead: bool) {
         let mut server = self.server.lock();
+        self.steps_ahead.store(steps_ahead, Ordering::Relaxed);
         server.target = Some(target);
         server.cancel = None;
         server.node = Arc::downgrade(node);
+    }
+
+    /// Whether [`Handle::steps_answered`] is to be told.
+    pub(crate) fn has_steps_ahead(&self) -> bool {
+        self.steps_ahead.load(Ordering::Relaxed)
+    }
+
+    /// What was sent ahead is answered.
+    pub(crate) fn steps_answered(&self) {
+        let server = self.server.lock();
+        self.steps_ahead.store(false, Ordering::Relaxed);
+        if let Some(cancel) = &server.cancel {
+            cancel.let_go();
+        }
     }
 
     /// It does no longer. What is returned may still hit the server, which nobody must use until it has ended.
@@ -122,7 +140,7 @@ impl Handle {
         let cancel = {
             let mut server = self.server.lock();
             let target = server.target.clone()?;
-            let cancel = server.cancel.get_or_insert_with(UnderWay::new);
+            let cancel = server.cancel.get_or_insert_with(|| UnderWay::new(self.has_steps_ahead()));
             if cancel.ask() {
                 cancel.send(target);
             }
@@ -235,6 +253,7 @@ impl Registry {
             kill: AtomicU8::new(0),
             idle_in_transaction: AtomicU32::new(0),
             awaiting: AtomicU32::new(0),
+            steps_ahead: AtomicBool::new(false),
             server: Mutex::default(),
         });
         sessions.insert(pid, Arc::clone(&handle));
@@ -320,7 +339,7 @@ mod tests {
         let registry = Registry::new(0);
         let handle = registry.enter(&user(None), 1, 0).unwrap();
         assert!(handle.detach().is_none());
-        let cancel = UnderWay::new();
+        let cancel = UnderWay::new(false);
         assert!(cancel.ask());
         handle.server.lock().cancel = Some(Arc::clone(&cancel));
         assert!(handle.detach().is_some());

@@ -75,7 +75,7 @@ impl Request<'_> {
         let (outcome, detail) = match session.cancel().await {
             Some(Sent::Taken) => ("sent", "cancel request passed to the session's server"),
             Some(Sent::Lost) => ("failed", "cancel request could not be passed to the session's server"),
-            None => ("idle", "cancel request for a session that no server works for"),
+            Some(Sent::TooLate) | None => ("idle", "cancel request for a session that no server works for"),
         };
         self.record(session.id, session.user(), detail);
         outcome

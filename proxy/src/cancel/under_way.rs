@@ -24,7 +24,12 @@ pub(crate) struct UnderWay {
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Stage {
+    /// The server has not answered all that was sent ahead of the session's statement: BEGIN and parameters. A cancel
+    /// that hit one of these would leave the statement behind it to run without.
+    held_back: bool,
+    /// One is being sent, or waits until it may be.
     sending: bool,
+    sent: bool,
     /// Another was asked for since the one that is being sent began.
     again: bool,
     /// The session has left the server.
@@ -40,11 +45,25 @@ pub(crate) enum Sent {
     Taken,
     /// Whether it has is not known.
     Lost,
+    /// The session had left the server before.
+    TooLate,
 }
 
 impl UnderWay {
-    pub(crate) fn new() -> Arc<Self> {
-        Arc::new(Self { stage: watch::Sender::new(Stage::default()) })
+    pub(crate) fn new(held_back: bool) -> Arc<Self> {
+        Arc::new(Self { stage: watch::Sender::new(Stage { held_back, ..Stage::default() }) })
+    }
+
+    /// What was sent ahead is answered.
+    pub(crate) fn let_go(&self) {
+        self.stage.send_modify(|stage| stage.held_back = false);
+    }
+
+    /// Waits until it may be sent: false when the session has left the server before.
+    async fn may_go(&self) -> bool {
+        let mut stages = self.stage.subscribe();
+        let stage = stages.wait_for(|stage| !stage.held_back || stage.left).await;
+        stage.is_ok_and(|stage| !stage.left)
     }
 
     /// Notes that a cancel was asked for: true when the caller must [`UnderWay::send`] it. Otherwise the one that sends
@@ -63,23 +82,25 @@ impl UnderWay {
     pub(crate) fn send(self: &Arc<Self>, target: CancelTarget) {
         let cancel = Arc::clone(self);
         tokio::spawn(async move {
-            loop {
+            while cancel.may_go().await {
                 let sent = target.send().await;
                 if let Err(error) = &sent {
                     tracing::warn!(address = %target.address, %error, "could not pass a cancel request on");
                 }
-                if cancel.is_over(sent.is_err()) {
+                if cancel.is_over(Some(sent.is_ok())) {
                     return;
                 }
             }
+            cancel.is_over(None);
         });
     }
 
-    /// A request has ended; whether it was the last one.
-    fn is_over(&self, lost: bool) -> bool {
+    /// A request has ended: taken or lost, or not even sent. Whether it was the last one.
+    fn is_over(&self, taken: Option<bool>) -> bool {
         let mut over = true;
         self.stage.send_modify(|stage| {
-            stage.lost |= lost;
+            stage.sent |= taken.is_some();
+            stage.lost |= taken == Some(false);
             over = !stage.again || stage.left;
             stage.again = false;
             stage.sending = !over;
@@ -93,7 +114,8 @@ impl UnderWay {
         let mut undisturbed = false;
         self.stage.send_modify(|stage| {
             stage.left = true;
-            undisturbed = !stage.sending && !stage.lost;
+            // What is held back until now will not be sent.
+            undisturbed = (!stage.sending || stage.held_back) && !stage.lost;
         });
         undisturbed
     }
@@ -101,8 +123,10 @@ impl UnderWay {
     /// Waits until nothing is on its way.
     pub(crate) async fn ended(&self) -> Sent {
         match self.stage.subscribe().wait_for(|stage| !stage.sending).await {
-            Ok(stage) if !stage.lost => Sent::Taken,
-            _ => Sent::Lost,
+            Ok(stage) if stage.lost => Sent::Lost,
+            Ok(stage) if stage.sent => Sent::Taken,
+            Ok(_) => Sent::TooLate,
+            Err(_) => Sent::Lost,
         }
     }
 }
@@ -131,32 +155,48 @@ mod tests {
 
     #[test]
     fn a_second_request_is_sent_by_the_first_ones_sender() {
-        let cancel = UnderWay::new();
+        let cancel = UnderWay::new(false);
         assert!(cancel.ask());
         assert!(!cancel.ask() && !cancel.ask());
-        assert!(!cancel.is_over(false), "one for both");
-        assert!(cancel.is_over(false));
+        assert!(!cancel.is_over(Some(true)), "one for both");
+        assert!(cancel.is_over(Some(true)));
         assert!(cancel.ask(), "a later one is another");
     }
 
     #[test]
     fn a_server_that_was_left_is_asked_no_more() {
-        let cancel = UnderWay::new();
+        let cancel = UnderWay::new(false);
         assert!(cancel.ask() && !cancel.ask());
         assert!(!cancel.leave());
-        assert!(cancel.is_over(false));
+        assert!(cancel.is_over(Some(true)));
         assert_eq!(cancel.ended().now_or_never(), Some(Sent::Taken));
     }
 
     #[test]
     fn what_is_under_way_or_lost_disturbs() {
-        let cancel = UnderWay::new();
+        let cancel = UnderWay::new(false);
         assert!(cancel.leave());
         assert!(cancel.ask());
         assert!(!cancel.leave());
         assert_eq!(cancel.ended().now_or_never(), None);
-        assert!(cancel.is_over(true));
+        assert!(cancel.is_over(Some(false)));
         assert!(!cancel.leave(), "it may arrive at any time");
         assert_eq!(cancel.ended().now_or_never(), Some(Sent::Lost));
+    }
+
+    #[test]
+    fn what_is_held_back_goes_when_the_steps_are_answered_or_not_at_all() {
+        let cancel = UnderWay::new(true);
+        assert!(cancel.ask());
+        assert_eq!(cancel.may_go().now_or_never(), None);
+        cancel.let_go();
+        assert_eq!(cancel.may_go().now_or_never(), Some(true));
+
+        let cancel = UnderWay::new(true);
+        assert!(cancel.ask());
+        assert!(cancel.leave(), "it is never sent");
+        assert_eq!(cancel.may_go().now_or_never(), Some(false));
+        assert!(cancel.is_over(None));
+        assert_eq!(cancel.ended().now_or_never(), Some(Sent::TooLate));
     }
 }

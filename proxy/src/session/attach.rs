@@ -166,7 +166,7 @@ impl Session {
             lease.memory.unnamed = None;
         }
         lease.memory.limit = self.state.config.proxy.server_prepared;
-        self.handle.attach(lease.cancel_target(), &node);
+        self.handle.attach(lease.cancel_target(), &node, !self.work.expects.is_empty());
         self.handle.set_awaiting(self.shared.registry.now());
         self.attached = Some(Attached {
             lease,

@@ -14,7 +14,7 @@ use pgward_wire::{PgError, backend};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::replies::{Heard, hear};
-use super::work::{give_buffer, take_buffer};
+use super::work::{Expect, give_buffer, take_buffer};
 use super::{Attached, Client, Fatal, Flow, Lost, Need, Opening, Session, Tx, errors};
 use crate::registry::Kill;
 
@@ -271,6 +271,9 @@ impl Session {
         let frames = heard.copy_in == Some(true) || heard.skip_to_sync;
         let failure = heard.fatal.take();
         let silent_failure = heard.silent_failure.take();
+        if self.handle.has_steps_ahead() && !self.work.expects.iter().any(|e| matches!(e, Expect::SilentQuery { .. })) {
+            self.handle.steps_answered();
+        }
         self.apply(&mut heard);
         if written.is_err() {
             return Some(Wake::ClientGone);
@@ -461,7 +464,6 @@ impl Session {
     }
 
     fn segment_is_simple(&self) -> bool {
-        use super::work::Expect;
         let query = |expect: &Expect| {
             matches!(expect, Expect::Query { .. } | Expect::RefusedQuery { .. } | Expect::CopyRows { simple: true, .. })
         };
