@@ -329,6 +329,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use pgward_config::Peer;
 
     const REFERENCE: &str = include_str!("../../../../pgward.toml");
 
@@ -341,6 +342,19 @@ mod tests {
     fn line(page: &str, begins: &str) -> String {
         let mut lines = page.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "));
         lines.find(|line| line.starts_with(begins)).unwrap_or_default()
+    }
+
+    #[test]
+    fn it_shows_the_peers_and_which_of_them_this_instance_is() {
+        let mut config = reference();
+        assert!(!page(&config, false).contains("PEERS"));
+        let peer = |id| Peer { id, host: "pgward.internal".into(), port: 6432 + id };
+        config.proxy.peer_id = Some(1);
+        config.peers = vec![peer(1), peer(2)];
+        let page = page(&config, false);
+        assert_eq!(line(&page, "1 pgward"), "1 pgward.internal:6433 this instance");
+        assert_eq!(line(&page, "2 pgward"), "2 pgward.internal:6434 -");
+        assert_eq!(line(&page, "cancels"), "cancels at most 100 a second for each listener");
     }
 
     #[test]
@@ -358,7 +372,7 @@ mod tests {
         assert_eq!(line(&page, "eu-west-1 us-east-1"), "eu-west-1 us-east-1 GDPR requires EU data residency");
         assert_eq!(line(&page, "public.encounters"), "public.encounters patient patient_id - asked of the nodes");
         assert_eq!(line(&page, "dispatcher"), "dispatcher critical emergency care ehr_app transaction - scram-sha-256");
-        assert_eq!(line(&page, "general"), "general 20 200 10m 2h 1m 5s 10000");
+        assert_eq!(line(&page, "general"), "general 20 200 10m 2h 1m 5s 10000 100");
         assert_eq!(line(&page, "audit /"), "audit /var/log/pgward/audit.jsonl");
     }
 
