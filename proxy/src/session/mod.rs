@@ -244,7 +244,8 @@ impl Session {
         let origin = state.config.listeners[listener].origin.as_str();
         let audit_who = pgward_audit::Who::new(handle.id, &who.user, &address.to_string(), &who.listener, origin);
         Self {
-            settings_accepted: startup_settings.values().is_empty(),
+            // They were tried at login.
+            settings_accepted: true,
             serializable: settings::is_serializable(&startup_settings),
             settings: Arc::clone(&startup_settings),
             startup_settings,

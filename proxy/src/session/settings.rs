@@ -82,14 +82,15 @@ pub(crate) struct Asked {
 pub(crate) fn from_startup(params: &[(String, String)]) -> Result<Asked, String> {
     let mut map = BTreeMap::new();
     let mut own = Vec::new();
+    // What is named outranks what stands in `options`, wherever it stands (process_startup_options in postinit.c).
+    if let Some((_, text)) = params.iter().rfind(|(name, _)| name == "options") {
+        for (name, value) in options(text)? {
+            insert(&mut map, &mut own, &name, &value);
+        }
+    }
     for (name, value) in params {
         match name.as_str() {
-            "user" | "database" | "replication" => {}
-            "options" => {
-                for (name, value) in options(value)? {
-                    insert(&mut map, &mut own, &name, &value);
-                }
-            }
+            "user" | "database" | "replication" | "options" => {}
             name if name.starts_with("_pq_.") => {}
             name => insert(&mut map, &mut own, name, value),
         }
@@ -251,5 +252,12 @@ mod tests {
         let want = settings(&[("search_path", "'ab'"), ("work_mem", "'4MB'"), ("geqo", "'off'")]);
         assert_eq!(found, want);
         assert!(from_startup(&[("options".to_owned(), "-d 5".to_owned())]).is_err());
+    }
+
+    #[test]
+    fn what_is_named_outranks_what_stands_in_the_options() {
+        let params = [("work_mem", "1MB"), ("options", "-c work_mem=2MB -c geqo=off"), ("options", "-c work_mem=3MB")];
+        let found = from_startup(&params.map(|(name, value)| (name.to_owned(), value.to_owned()))).unwrap().settings;
+        assert_eq!(found, settings(&[("work_mem", "'1MB'")]), "and of several options the last ones count");
     }
 }
