@@ -9,6 +9,8 @@ pub mod error;
 pub mod frame;
 pub mod frontend;
 pub mod login;
+#[cfg(any(test, feature = "parsers"))]
+pub mod parsers;
 pub mod startup;
 pub mod status;
 pub mod tag;
