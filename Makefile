@@ -3,20 +3,24 @@
 CARGO ?= cargo
 # Arguments of `pgward demo`, e.g. make demo ARGS="--port 7000 --dir /var/tmp/demo"
 ARGS ?=
+# PostgreSQL's major version for demo and test, e.g. make test PG=18; without it the newest that is installed. What the
+# system lacks, scripts/postgresql takes from PyPI (16 and 18).
+PG ?=
 # The folder that cargo builds in, wherever it is configured to be.
 TARGET = $(shell $(CARGO) metadata --format-version 1 --no-deps 2>/dev/null | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')
 # Sets LIBCLANG_PATH where libclang came from PyPI.
 ENV = . ./scripts/build-env
+PG_ENV = $(if $(PG),PGWARD_PG=$$(scripts/postgresql $(PG)) && export PGWARD_PG &&)
 
 .PHONY: demo test bench lint deps
 
 demo: deps
 	$(ENV) && $(CARGO) build --release -p pgward
-	exec $(TARGET)/release/pgward demo $(ARGS)
+	$(PG_ENV) exec $(TARGET)/release/pgward demo $(ARGS)
 
 test: deps
 	@scripts/install-drivers
-	$(ENV) && $(CARGO) test --workspace
+	$(ENV) && $(PG_ENV) $(CARGO) test --workspace
 
 bench: deps
 	$(ENV) && $(CARGO) build --release -p pgward

@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tempfile::TempDir;
 
-const BIN: &str = "/usr/lib/postgresql/15/bin";
 pub(crate) const PASSWORD: &str = "a password";
 
 /// A running server; stopped and removed when dropped.
@@ -128,9 +127,22 @@ pub(crate) fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
+/// The folder that `PGWARD_PG` names, itself or by a major version, or the newest that Debian's packages made.
+fn bin() -> PathBuf {
+    let versions = Path::new("/usr/lib/postgresql");
+    let newest = || {
+        let names = std::fs::read_dir(versions).unwrap().map(|version| version.unwrap().file_name());
+        names.filter_map(|name| name.to_str()?.parse::<u32>().ok()).max().unwrap()
+    };
+    match std::env::var("PGWARD_PG").unwrap_or_default() {
+        folder if folder.contains('/') => PathBuf::from(folder),
+        version => versions.join(version.parse().unwrap_or_else(|_| newest()).to_string()).join("bin"),
+    }
+}
+
 /// PostgreSQL refuses to run as root.
 fn tool(name: &str) -> Command {
-    let path = Path::new(BIN).join(name);
+    let path = bin().join(name);
     if !is_root() {
         return Command::new(path);
     }

@@ -2,7 +2,7 @@
 //!
 //! PostgreSQL refuses to run as root, so root starts servers as the user `postgres` that every package of it makes;
 //! anybody else starts them as themselves. Programs are looked for where distributions put them, and the newest
-//! installation wins: Debian keeps `initdb` and `postgres` out of PATH.
+//! installation wins: Debian keeps `initdb` and `postgres` out of PATH. [`CHOICE`] names another.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -16,6 +16,9 @@ use anyhow::{Context, Result, bail, ensure};
 /// Oldest major version that the demo and the tests run on: the oldest that the PostgreSQL project still maintained
 /// when PgWard began.
 const OLDEST: u32 = 13;
+
+/// Environment variable that chooses the installation: a major version, or the folder of `initdb` and `postgres`.
+const CHOICE: &str = "PGWARD_PG";
 
 /// PostgreSQL's programs and the account to run them as.
 #[derive(Clone, Debug)]
@@ -33,24 +36,39 @@ struct Account {
 }
 
 impl Installation {
-    /// The newest usable installation of this machine.
+    /// The newest usable installation of this machine, or the one that [`CHOICE`] names.
     ///
     /// # Errors
-    /// None is found or all are too old; or we are root and there is no user `postgres`. The message says what to
-    /// install.
+    /// None is found, not the one that was chosen, or all are too old; or we are root and there is no user `postgres`,
+    /// or none that may run these programs. The message says what to install.
     pub fn find() -> Result<Self> {
-        let mut found: Vec<(u32, PathBuf)> =
-            candidates().into_iter().filter_map(|dir| Some((major_version(&dir)?, dir))).collect();
-        found.sort();
-        let Some((major, bindir)) = found.pop() else {
-            bail!("no PostgreSQL server programs found (initdb, postgres)\n{HOW_TO_INSTALL}");
+        let choice = std::env::var_os(CHOICE).filter(|choice| !choice.is_empty());
+        let (dirs, wanted) = match &choice {
+            None => (candidates(), None),
+            Some(choice) => match choice.to_str().and_then(|choice| choice.parse::<u32>().ok()) {
+                Some(major) => (candidates(), Some(major)),
+                None => (complete([PathBuf::from(choice)]), None),
+            },
+        };
+        let versions = dirs.into_iter().filter_map(|dir| Some((major_version(&dir)?, dir)));
+        let Some((major, bindir)) = versions.filter(|(major, _)| wanted.is_none_or(|wanted| wanted == *major)).max()
+        else {
+            let chosen = choice.map(|choice| format!(" of {CHOICE}={}", choice.display())).unwrap_or_default();
+            bail!("no PostgreSQL server programs{chosen} found (initdb, postgres)\n{HOW_TO_INSTALL}");
         };
         ensure!(
             major >= OLDEST,
             "PostgreSQL {major} in {} is too old: {OLDEST} or newer is needed\n{HOW_TO_INSTALL}",
             bindir.display()
         );
-        Ok(Self { bindir, major, account: account()? })
+        let found = Self { bindir, major, account: account()? };
+        let asked = found.command("postgres").arg("--version").output();
+        ensure!(
+            asked.is_ok_and(|output| output.status.success()),
+            "the servers' account cannot run the programs in {}: they must be where it may pass through",
+            found.bindir.display()
+        );
+        Ok(found)
     }
 
     /// Major version, e.g. 15.
@@ -124,16 +142,30 @@ impl Installation {
 const HOW_TO_INSTALL: &str = "install it: Debian, Ubuntu: apt-get install postgresql; Fedora: dnf install \
      postgresql-server postgresql-contrib; macOS: brew install postgresql; or put its bin folder into PATH";
 
+/// Where distributions keep each version in a folder of its own: the folder above, how the versions' folders begin.
+const HOMES: [(&str, &str); 4] = [
+    ("/usr/lib/postgresql", ""),
+    ("/usr", "pgsql-"),
+    ("/opt/homebrew/opt", "postgresql@"),
+    ("/usr/local/opt", "postgresql@"),
+];
+
 /// Every folder that holds both `initdb` and `postgres`.
 fn candidates() -> BTreeSet<PathBuf> {
     let mut dirs: Vec<PathBuf> = Vec::new();
     if let Ok(output) = Command::new("pg_config").arg("--bindir").output() {
         dirs.push(String::from_utf8_lossy(&output.stdout).trim().into());
     }
-    if let Ok(versions) = std::fs::read_dir("/usr/lib/postgresql") {
-        dirs.extend(versions.flatten().map(|version| version.path().join("bin")));
+    for (home, prefix) in HOMES {
+        let versions = std::fs::read_dir(home).into_iter().flatten().flatten();
+        let named = versions.filter(|version| version.file_name().as_encoded_bytes().starts_with(prefix.as_bytes()));
+        dirs.extend(named.map(|version| version.path().join("bin")));
     }
     dirs.extend(std::env::var_os("PATH").iter().flat_map(std::env::split_paths));
+    complete(dirs)
+}
+
+fn complete(dirs: impl IntoIterator<Item = PathBuf>) -> BTreeSet<PathBuf> {
     let complete = |dir: &PathBuf| dir.join("initdb").is_file() && dir.join("postgres").is_file();
     dirs.into_iter().filter(complete).filter_map(|dir| dir.canonicalize().ok()).collect()
 }

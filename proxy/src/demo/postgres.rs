@@ -99,10 +99,17 @@ impl Postgres {
         if process.is_some() {
             return Ok(());
         }
-        let log_before = std::fs::metadata(self.log()).map_or(0, |log| log.len());
-        let mut child = self.spawn()?;
-        self.surroundings.guardian.watch(child.id());
-        let ready = self.wait_until_ready(&mut child, log_before);
+        let deadline = Instant::now() + PATIENCE;
+        let (child, ready) = loop {
+            let log_before = std::fs::metadata(self.log()).map_or(0, |log| log.len());
+            let mut child = self.spawn()?;
+            self.surroundings.guardian.watch(child.id());
+            let ready = self.wait_until_ready(&mut child, log_before);
+            if Instant::now() > deadline || !ready.as_ref().is_err_and(|error| error.is::<StillEnding>()) {
+                break (child, ready);
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        };
         *process = Some(child);
         drop(process);
         if ready.is_err() {
@@ -155,6 +162,9 @@ impl Postgres {
                 let said = self.log_since(log_before);
                 if said.contains("could not bind") {
                     return Err(PortTaken.into());
+                }
+                if said.contains("pre-existing shared memory block") {
+                    return Err(StillEnding.into());
                 }
                 bail!("{} ended while starting ({status}); it said:\n{said}", self.name);
             }
@@ -244,6 +254,11 @@ impl Drop for Postgres {
 #[derive(Debug, thiserror::Error)]
 #[error("the port was taken")]
 struct PortTaken;
+
+/// Processes of a crashed server have been killed but not ended, which only their parent, who is gone, could wait for.
+#[derive(Debug, thiserror::Error)]
+#[error("processes of the server's last life have not ended")]
+struct StillEnding;
 
 fn kill_all(pid: u32) {
     // Stopped first: a postmaster that sees one child die would start another.
