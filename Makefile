@@ -12,7 +12,7 @@ TARGET = $(shell $(CARGO) metadata --format-version 1 --no-deps 2>/dev/null | se
 ENV = . ./scripts/build-env
 PG_ENV = $(if $(PG),PGWARD_PG=$$(scripts/postgresql $(PG)) && export PGWARD_PG &&)
 
-.PHONY: demo test bench lint deps
+.PHONY: demo test fuzz bench lint deps
 
 demo: deps
 	$(ENV) && $(CARGO) build --release -p pgward
@@ -21,6 +21,10 @@ demo: deps
 test: deps
 	@scripts/install-drivers
 	$(ENV) && $(PG_ENV) $(CARGO) test --workspace
+
+# Every fuzz target for FUZZ_SECONDS (30).
+fuzz: deps
+	scripts/fuzz
 
 bench: deps
 	$(ENV) && $(CARGO) build --release -p pgward

@@ -1,32 +1,45 @@
 //! Rows of a COPY into a patient table: however they are cut, the same bytes are released and the same patients found.
 #![no_main]
 
+use std::collections::HashMap;
+
 use libfuzzer_sys::fuzz_target;
 use pgward_fuzz::copies;
-use pgward_router::{CopyRows, Refusal};
+use pgward_router::{CopyRows, PatientKey, Refusal, RefusalKind};
 
 const MAX_ROW: usize = 200;
 
-/// Released bytes, rows and patients of rows that come in pieces of this size.
-fn cut(copy: usize, data: &[u8], size: usize) -> Result<(usize, u64, Vec<String>), Refusal> {
+/// What rows come to: released bytes, rows, and patients with the regions that they carry.
+type Found = (usize, u64, HashMap<PatientKey, Option<String>>);
+
+/// What rows come to that come in pieces of this size.
+fn cut(copy: usize, data: &[u8], size: usize) -> Result<Found, Refusal> {
     let (copy, key_type) = copies(copy);
     let mut cutter = CopyRows::new(&copy, key_type, MAX_ROW)?;
-    let (mut released, mut rows, mut patients) = (0, 0, Vec::new());
+    let mut found = Found::default();
     let mut fed = 0;
-    let mut take = |part: pgward_router::Rows, fed: usize| {
-        released += part.release;
-        assert!(released <= fed, "more is released than was fed");
-        rows += part.rows;
-        patients.extend(part.evidence.mentions.iter().map(|mention| format!("{:?} {:?}", mention.key, mention.region)));
-    };
     for chunk in data.chunks(size) {
         fed += chunk.len();
-        take(cutter.feed(chunk)?, fed);
+        add(&mut found, cutter.feed(chunk)?, fed)?;
     }
-    take(cutter.finish()?, fed);
-    patients.sort();
-    patients.dedup();
-    Ok((released, rows, patients))
+    add(&mut found, cutter.finish()?, fed)?;
+    Ok(found)
+}
+
+fn add((released, rows, patients): &mut Found, part: pgward_router::Rows, fed: usize) -> Result<(), Refusal> {
+    *released += part.release;
+    assert!(*released <= fed, "more is released than was fed");
+    *rows += part.rows;
+    for mention in part.evidence.mentions {
+        let region = mention.region.map(|region| format!("{region:?}"));
+        let first = patients.entry(mention.key).or_default();
+        // By the next part, the first region stands in the directory, and is compared with there.
+        if first.is_some() && region.is_some() && *first != region {
+            return Err(Refusal::new(RefusalKind::RegionContradiction, "another region than in a part before"));
+        }
+        *first = first.take().or(region);
+    }
+    Ok(())
 }
 
 fuzz_target!(|data: &[u8]| {

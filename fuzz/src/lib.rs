@@ -1,5 +1,6 @@
 //! What the targets have in common: the reference deployment's tables, and parameters from a target's bytes.
 
+pub mod scanner;
 use std::path::Path;
 use std::sync::Arc;
 

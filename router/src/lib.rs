@@ -12,6 +12,8 @@ pub mod decision;
 pub mod directory;
 pub mod evidence;
 pub mod explain;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 pub mod hash;
 mod lexer;
 mod permit;

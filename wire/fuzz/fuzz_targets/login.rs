@@ -1,6 +1,4 @@
 //! A server during our login: no panic, and nobody is logged in who asked for SCRAM and did not prove the password.
-//!
-//! `cargo +nightly fuzz run login` in `wire/`.
 
 #![no_main]
 
