@@ -26,4 +26,13 @@ impl Records {
     pub fn decisions_of(&self, user: &str) -> Vec<&Value> {
         self.all.iter().filter(|record| record["record"] == "decision" && record["user"] == user).collect()
     }
+
+    /// The decisions about statements of the session that came by this listener from this address, `since` so many
+    /// records. Addresses are used again, but not at once by the same listener.
+    pub fn decisions_from(&self, since: usize, listener: &str, address: &str) -> Vec<&Value> {
+        let of_it = |record: &&Value| {
+            record["record"] == "decision" && record["listener"] == listener && record["client"] == address
+        };
+        self.all.iter().skip(since).filter(of_it).collect()
+    }
 }

@@ -77,6 +77,11 @@ impl WireClient {
         }
     }
 
+    /// The address of this end, as the audit log names the client.
+    pub fn address(&self) -> String {
+        self.stream.local_addr().expect("the connection is open").to_string()
+    }
+
     /// Sends these bytes.
     pub async fn send(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).await.expect("PgWard takes the bytes");

@@ -9,6 +9,7 @@ mod extended;
 mod greeting;
 mod hostile;
 mod kept;
+mod paths;
 mod places;
 mod refusals;
 mod routing;
