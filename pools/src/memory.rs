@@ -50,6 +50,12 @@ impl ServerMemory {
         self.spoiled.iter().next().copied().or_else(unused)
     }
 
+    /// A Close of the statement was not done: it is still prepared here, and nothing is closed for that.
+    pub fn unclose(&mut self, id: u64) {
+        self.tick += 1;
+        self.prepared.insert(id, self.tick);
+    }
+
     /// Notes that the statement is not prepared here after all.
     pub fn forget(&mut self, id: u64) {
         self.prepared.remove(&id);

@@ -160,6 +160,7 @@ impl Session {
     ) {
         if !describe_only && let Tx::Opening(Opening { texts, .. }) = &self.tx {
             frontend::put_query(&mut self.work.to_server, texts);
+            self.work.give_up_repair();
             self.work.expects.push_back(Expect::SilentQuery { opens: true });
             self.tx = Tx::Open(TxStatus::InTransaction);
             // A simple Query destroys the unnamed statement.

@@ -361,44 +361,37 @@ impl Ear<'_> {
 
     /// An error in the extended protocol: the server skips everything up to Sync, and so do the replies to come.
     fn fail_until_sync(&mut self) -> Verdict {
-        let mut verdict = Verdict::Forward;
-        let mut first = true;
-        loop {
-            match self.work.expects.front_mut() {
-                None => {
-                    self.heard.skip_to_sync = true;
-                    return verdict;
-                }
-                Some(Expect::Sync) => return verdict,
-                Some(Expect::ForeignSync { status }) => {
-                    if *status == TxStatus::InTransaction {
-                        *status = TxStatus::Failed;
-                    }
-                    return verdict;
-                }
-                Some(Expect::SilentSync) => {
-                    // The client's own Sync is still to come, unless its answer stands behind already.
-                    self.heard.skip_to_sync |= self.work.expects.len() == 1;
-                    return verdict;
-                }
-                Some(_) => {}
-            }
-            match self.work.expects.pop_front() {
-                Some(Expect::Refused { error }) if first => verdict = Verdict::Replace(error),
-                Some(Expect::SilentParse { id }) => self.unprepare(id),
-                Some(Expect::SilentClose { id, spoiled }) => self.unclose(id, spoiled),
-                Some(Expect::FakeParse { id, name }) => self.heard.skipped.push(Skipped::Parse { name, id }),
-                Some(Expect::FakeClose { name, statement }) => {
-                    self.heard.skipped.push(Skipped::Close { name, statement });
-                }
-                Some(Expect::Parse { id, name }) => {
-                    self.unprepare(id);
-                    self.heard.skipped.push(Skipped::Parse { name, id });
-                }
+        let skipped = self.skip();
+        self.heard.skipped.extend(skipped.iter().filter_map(Expect::skipped));
+        match self.work.expects.front_mut() {
+            None => self.heard.skip_to_sync = true,
+            Some(Expect::ForeignSync { status }) if *status == TxStatus::InTransaction => *status = TxStatus::Failed,
+            // The client's own Sync is still to come, unless its answer stands behind already.
+            Some(Expect::SilentSync) => self.heard.skip_to_sync |= self.work.expects.len() == 1,
+            Some(_) => {}
+        }
+        match skipped.into_iter().next() {
+            Some(Expect::Refused { error }) => Verdict::Replace(error),
+            _ => Verdict::Forward,
+        }
+    }
+
+    /// Takes out what the server skips, up to its next Sync: what that would have done to its statements is not done,
+    /// the last of it first.
+    fn skip(&mut self) -> Vec<Expect> {
+        let is_sync =
+            |expect: &Expect| matches!(expect, Expect::Sync | Expect::ForeignSync { .. } | Expect::SilentSync);
+        let upto = self.work.expects.iter().position(is_sync).unwrap_or(self.work.expects.len());
+        let skipped: Vec<Expect> = self.work.expects.drain(..upto).collect();
+        for expect in skipped.iter().rev() {
+            match expect {
+                Expect::SilentParse { id } | Expect::Parse { id, .. } => self.unprepare(*id),
+                Expect::SilentClose { id, spoiled: true } => self.memory.spoil(*id),
+                Expect::SilentClose { id, spoiled: false } => self.memory.unclose(*id),
                 _ => {}
             }
-            first = false;
         }
+        skipped
     }
 
     /// A statement does not fit its tables any more: it will be prepared anew, and the segment said anew if nothing of
@@ -418,31 +411,14 @@ impl Ear<'_> {
 
     /// The server, which skips everything up to a Sync, is told the whole segment once more.
     fn say_anew(&mut self) {
-        loop {
-            match self.work.expects.pop_front() {
-                // The client's own Sync is among what is said again.
-                Some(Expect::Sync | Expect::ForeignSync { .. } | Expect::SilentSync) => break,
-                None => {
-                    frontend::put_sync(&mut self.work.to_server);
-                    break;
-                }
-                Some(Expect::SilentParse { id } | Expect::Parse { id, .. }) => self.unprepare(id),
-                Some(Expect::SilentClose { id, spoiled }) => self.unclose(id, spoiled),
-                Some(_) => {}
-            }
+        self.skip();
+        // The client's own Sync is among what is said again.
+        if self.work.expects.pop_front().is_none() {
+            frontend::put_sync(&mut self.work.to_server);
         }
         self.work.expects.push_front(Expect::SilentSync);
         self.work.repair();
         emit(self.work, self.memory, self.to_client, Hold::UntilAnswered);
-    }
-
-    /// The server has skipped the Close: the statement is still prepared there.
-    fn unclose(&mut self, id: u64, spoiled: bool) {
-        if spoiled {
-            self.memory.spoil(id);
-        } else {
-            self.memory.prepare(id);
-        }
     }
 
     fn unprepare(&mut self, id: u64) {

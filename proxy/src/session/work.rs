@@ -143,6 +143,19 @@ impl Expect {
     pub(crate) fn is_fake(&self) -> bool {
         matches!(self, Self::Fake(_) | Self::FakeParse { .. } | Self::FakeClose { .. })
     }
+
+    /// What is undone of the client's names when this is not answered.
+    pub(crate) fn skipped(&self) -> Option<Skipped> {
+        match self {
+            Self::Parse { id, name } | Self::FakeParse { id, name } => {
+                Some(Skipped::Parse { name: name.clone(), id: *id })
+            }
+            Self::FakeClose { name, statement } => {
+                Some(Skipped::Close { name: name.clone(), statement: Arc::clone(statement) })
+            }
+            _ => None,
+        }
+    }
 }
 
 /// What the client did with a name of its own in a message that a server skipped behind an error, for the unnamed
@@ -242,13 +255,18 @@ impl Work {
 
     /// Whether nothing of the segment is answered, and all of it can be said anew.
     pub(crate) fn may_repair(&self) -> bool {
-        self.repairable && !self.answered && self.ops.len() <= REPAIR_OPS
+        self.repairable && !self.answered && self.ops.len() <= REPAIR_OPS && self.arena.len() <= KEEP_BYTES
+    }
+
+    /// The segment cannot be said anew: part of it is not kept, or must not be told twice.
+    pub(crate) fn give_up_repair(&mut self) {
+        self.forgotten = true;
+        self.repairable = false;
     }
 
     /// The segment is being said anew: once is enough.
     pub(crate) fn repair(&mut self) {
-        self.repairable = false;
-        self.forgotten = true;
+        self.give_up_repair();
         self.emitted = 0;
         self.held.clear();
     }
@@ -264,7 +282,9 @@ impl Work {
 
     /// Forgets what was said to the server, the segment going on.
     pub(crate) fn forget_emitted(&mut self) {
-        self.forgotten |= !self.ops.is_empty();
+        if !self.ops.is_empty() {
+            self.give_up_repair();
+        }
         self.ops.clear();
         self.arena.clear();
         self.emitted = 0;

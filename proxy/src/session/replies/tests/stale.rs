@@ -123,3 +123,61 @@ fn what_was_answered_is_not_said_anew() {
     assert_settled(&played);
     assert_eq!(played.client, server);
 }
+
+#[test]
+fn a_segment_that_is_not_kept_whole_is_not_said_anew() {
+    let statement = prepared("UPDATE t SET a = 1");
+    let mut played = Played::default();
+    played.memory.prepare(statement.id);
+    // As a session says writes, which go to no other server.
+    for _ in 0..70 {
+        played.work.allow_repair();
+        for op in [bind, |work: &mut Work, _: &Arc<Prepared>, _: &str| execute(work)] {
+            op(&mut played.work, &statement, "s");
+            played.emit(Hold::No);
+            if !played.work.may_repair() {
+                played.work.forget_emitted();
+            }
+        }
+    }
+    played.work.ops.push(Op::Sync);
+    played.emit(Hold::No);
+    played.work.to_server.clear();
+    let failed = [stale(), ready(b'I')].concat();
+    assert!(played.hear(&failed));
+    assert_settled(&played);
+    assert_eq!(played.client, failed);
+    assert!(played.work.to_server.is_empty(), "nothing of it may run without the rest");
+}
+
+#[test]
+fn what_was_not_closed_takes_no_other_statement_s_place() {
+    let (old, kept, new) = (prepared("SELECT 1"), prepared("SELECT 2"), prepared("SELECT 3"));
+    let mut played = Played::default();
+    played.memory.limit = 2;
+    played.memory.prepare(old.id);
+    played.memory.prepare(kept.id);
+    bind(&mut played.work, &kept, "k");
+    bind(&mut played.work, &new, "n");
+    played.work.ops.push(Op::Sync);
+    played.emit(Hold::No);
+    assert!(played.hear(&[error("no"), ready(b'I')].concat()));
+    assert_settled(&played);
+    let memory = &mut played.memory;
+    assert_eq!([old.id, kept.id, new.id].map(|id| memory.has_prepared(id)), [true, true, false]);
+}
+
+#[test]
+fn a_flush_is_answered_though_the_statement_behind_it_may_be_stale() {
+    let statement = prepared("SELECT * FROM t");
+    let mut played = Played::default();
+    played.memory.prepare(statement.id);
+    played.work.expects.push_back(Expect::SilentQuery { opens: false });
+    played.work.allow_repair();
+    parse(&mut played.work, &statement, "s");
+    played.work.ops.push(Op::Flush);
+    played.work.ops.push(Op::Describe { statement: Arc::clone(&statement), named: true });
+    played.emit(Hold::UntilAnswered);
+    assert!(played.hear(&[complete("SET"), ready(b'I')].concat()));
+    assert_eq!(played.client, backend::PARSE_COMPLETE);
+}
