@@ -47,7 +47,7 @@ impl Session {
     }
 
     /// A server has not done what the client asked for in its own names: they are as before.
-    fn undo(&mut self, skipped: Skipped) {
+    pub(super) fn undo(&mut self, skipped: Skipped) {
         match skipped {
             Skipped::Parse { name: Some(name), id } => {
                 if self.prepared.get(&name).is_some_and(|statement| statement.id == id) {
@@ -138,6 +138,9 @@ impl Session {
         self.guard = None;
         self.copy_in = false;
         self.sent = None;
+        if matches!(self.tx, Tx::Idle) {
+            self.portal_effects.clear();
+        }
         self.shared.metrics.bytes_to_servers.increment(std::mem::take(&mut self.received));
         self.shared.metrics.bytes_to_clients.increment(std::mem::take(&mut self.sent_back));
         let Some(attached) = &mut self.attached else { return };
@@ -147,6 +150,7 @@ impl Session {
             let idle_in_transaction = !matches!(self.tx, Tx::Idle);
             self.handle.set_idle_in_transaction(idle_in_transaction.then(|| self.shared.registry.now()));
         } else {
+            self.handle.set_idle_in_transaction(None);
             self.release();
         }
     }
@@ -162,14 +166,17 @@ impl Session {
 
     /// Gives the server back to its pool if it is proven clean, and closes it otherwise.
     fn release(&mut self) {
-        let Some(Attached { mut lease, ready, .. }) = self.attached.take() else { return };
+        let Some(Attached { mut lease, ready, describe_only, .. }) = self.attached.take() else { return };
         let cancel = self.handle.detach();
         let clean = ready.and_then(|status| Clean::prove(status, self.outstanding()));
         self.work.clear_segment();
         let uncertain = std::mem::take(&mut self.uncertain);
         match clean {
             Some(clean) if !uncertain => {
-                lease.memory.settings = Arc::clone(&self.settings);
+                // What only described was not told what the session has set since.
+                if !describe_only {
+                    lease.memory.settings = Arc::clone(&self.settings);
+                }
                 match cancel {
                     None => lease.release(clean),
                     Some(cancel) => {

@@ -352,6 +352,7 @@ impl Session {
         if !body.is_empty() && matches!(tag, tag::SYNC | tag::FLUSH | tag::COPY_DONE | tag::TERMINATE) {
             return Err(Fatal(errors::invalid_format()));
         }
+        self.handle.set_idle_in_transaction(None);
         if self.skip_to_sync && tag != tag::SYNC && tag != tag::TERMINATE {
             return Ok(Step::Done);
         }
@@ -411,7 +412,11 @@ impl Session {
         };
         // The text was accepted before by the same grammar; if not, the client is told that it is not prepared.
         prepared.replace_all(again);
-        *unnamed = unnamed.as_ref().and_then(again);
+        // Never shared: a server's unnamed statement is told from a named one of the same text by its id.
+        *unnamed = unnamed.as_ref().and_then(|statement| {
+            let analysed = state.analyser.analyse(&statement.text).ok()?;
+            Some(Arc::new(Prepared::new(&statement.text, statement.types.clone(), analysed)))
+        });
     }
 
     fn user(&self) -> &User {

@@ -14,7 +14,7 @@ use pgward_wire::{PgError, backend};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::replies::{Heard, hear};
-use super::work::{Expect, give_buffer, take_buffer};
+use super::work::{Expect, Skipped, give_buffer, take_buffer};
 use super::{Attached, Client, Fatal, Flow, Lost, Need, Opening, Session, Tx, errors};
 use crate::registry::Kill;
 
@@ -62,6 +62,16 @@ enum Wake {
     ClientGone,
     /// The session is to end.
     Kill(Kill),
+}
+
+/// What a server that is lost had been asked for.
+struct Asked {
+    /// A Query is among it.
+    simple: bool,
+    /// It was all of its segment, by the client's own Query or Sync.
+    closed: bool,
+    /// What it would have done to the client's names, in order.
+    names: Vec<Skipped>,
 }
 
 impl Session {
@@ -287,7 +297,8 @@ impl Session {
         if self.is_answered() {
             return Some(Wake::Answered);
         }
-        if self.work.expects.is_empty() && !self.closed {
+        let unfinished = self.attached.as_ref().is_some_and(|attached| attached.ready.is_none());
+        if unfinished && self.work.expects.is_empty() && !self.closed {
             // Behind a Flush the client has the word, and its transaction is open.
             self.handle.set_idle_in_transaction(Some(self.shared.registry.now()));
         }
@@ -388,6 +399,7 @@ impl Session {
         node.report_failure(pgward_pools::Failure::Lost);
         self.receipts.clear();
         let was_idle = self.work.expects.is_empty();
+        let asked = self.asked();
         if self.work.passing > 0 {
             // Part of a message went out: no error can be put behind it.
             return Err(Fatal(errors::server_gone(node.id.as_str(), why, false)));
@@ -404,7 +416,7 @@ impl Session {
             // What the session kept the server for is lost with it.
             return Err(Fatal(error));
         }
-        self.lose_server(&error, was_idle);
+        self.lose_server(&error, was_idle, asked);
         Ok(())
     }
 
@@ -427,21 +439,22 @@ impl Session {
     }
 
     /// Tells the client that its server is lost. An open transaction is lost with it: only ROLLBACK helps.
-    fn lose_server(&mut self, error: &PgError, was_idle: bool) {
-        let simple = self.segment_is_simple();
-        let in_transaction = matches!(self.tx, Tx::Open(_));
-        let closed = self.closed;
+    fn lose_server(&mut self, error: &PgError, was_idle: bool, asked: Asked) {
+        let Asked { simple, closed, names } = asked;
+        // Also one that this server, which only described, has not heard of.
+        let in_transaction = !matches!(self.tx, Tx::Idle);
+        for name in names.into_iter().rev() {
+            self.undo(name);
+        }
         self.drop_server();
         self.pinned = None;
         self.guard = None;
         // All that was asked is answered already.
         let untold = was_idle && (in_transaction || closed);
-        self.tx = if in_transaction {
+        if in_transaction {
             let lost = if untold { Lost::Untold(error.clone()) } else { Lost::Told };
-            Tx::Opening(Opening { failed: true, lost: Some(lost), ..Opening::default() })
-        } else {
-            Tx::Idle
-        };
+            self.tx = Tx::Opening(Opening { failed: true, lost: Some(lost), ..Opening::default() });
+        }
         if untold {
             return;
         }
@@ -459,15 +472,23 @@ impl Session {
         if self.work.passing > 0 {
             return Err(Fatal(error));
         }
-        self.lose_server(&error, false);
+        let asked = self.asked();
+        self.lose_server(&error, false, asked);
         Ok(())
     }
 
-    fn segment_is_simple(&self) -> bool {
+    /// What of the segment under way the server has not answered.
+    fn asked(&self) -> Asked {
         let query = |expect: &Expect| {
             matches!(expect, Expect::Query { .. } | Expect::RefusedQuery { .. } | Expect::CopyRows { simple: true, .. })
         };
-        self.work.expects.iter().any(query)
+        // A server that only described is left by a Sync of the proxy's; the client's own is still to come.
+        let leaving = matches!(self.work.expects.back(), Some(Expect::SilentSync));
+        Asked {
+            simple: self.work.expects.iter().any(query),
+            closed: self.closed && !leaving,
+            names: self.work.expects.iter().filter_map(Expect::skipped).collect(),
+        }
     }
 
     /// The client vanished. A statement that was sent whole is let finish, as PostgreSQL would, unless it only reads;
