@@ -189,10 +189,10 @@ func failures(db *sql.DB) {
 
 func cancel(db *sql.DB) {
 	// A context that ends makes the driver ask the server to cancel.
-	ctx, stop := context.WithTimeout(context.Background(), 700*time.Millisecond)
-	defer stop()
 	tx, err := db.Begin()
 	must(err)
+	ctx, stop := context.WithTimeout(context.Background(), time.Second)
+	defer stop()
 	_, err = tx.ExecContext(ctx, "SELECT pg_sleep(60)")
 	say("cancel", sqlstate(err))
 	// The driver does not use this connection any more; the pool opens another.

@@ -4,6 +4,7 @@ import { createHash } from 'node:crypto'
 import { createRequire } from 'node:module'
 import { Readable } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
+import { setTimeout } from 'node:timers/promises'
 
 const postgres = createRequire(process.env.PGWARD_NODE_MODULES)('postgres')
 
@@ -109,12 +110,26 @@ async function errors(sql) {
 }
 
 async function cancel(sql) {
-  const statement = sql`SELECT pg_sleep(60)`
-  const ended = sqlstate(statement)
-  // A request that comes before the statement has begun cancels nothing, and the driver asks but once for each
-  // statement: a second statement is queued behind the first, and the time limit of the program tells.
-  setTimeout(() => statement.cancel(), 1000)
-  say('cancel', await ended, (await sql`SELECT 'usable' AS it`)[0])
+  const watching = postgres(URL, { max: 1 })
+  const asleep = () =>
+    watching.begin(async (sql) => {
+      const [{ count }] = await sql`SELECT count(*)::int FROM pg_stat_activity
+        WHERE state = 'active' AND query LIKE ${'%AS step_of_' + NAME}`
+      return count === 1
+    })
+  const cancelled = sql.begin(async (sql) => {
+    // In a transaction of the patient, so that it is known which server to ask whether the statement has begun: the
+    // driver asks but once to cancel it, and before it has begun that cancels nothing.
+    await sql`SELECT region FROM patients WHERE id = ${PATIENT}`
+    const statement = sql`SELECT pg_sleep(60) AS step_of_postgres_js`
+    const ended = sqlstate(statement)
+    while (!(await asleep())) await setTimeout(100)
+    statement.cancel()
+    say('cancel', await ended)
+  })
+  say('transaction', await sqlstate(cancelled))
+  say('after-cancel', (await sql`SELECT 'usable' AS it`)[0])
+  await watching.end()
 }
 
 // Fewer rows than elsewhere: with more than its streams buffer, this driver may stall under load, on a server too.

@@ -88,21 +88,27 @@ SELECT pg_sleep(60);
 RESET statement_timeout;
 END
 
-# Ctrl-C cancels the statement and ends the script, with status 3.
+# Ctrl-C cancels the statement and ends the script, with status 3. In a transaction of the patient, so that it is known
+# which server to ask whether it has begun.
 cat >"$folder/sleep.sql" <<'END'
-\echo begins
-SELECT pg_sleep(60);
+BEGIN;
+SELECT region FROM patients WHERE id = :'patient';
+SELECT pg_sleep(60) AS step_of_psql;
 \echo not reached
 END
-mkfifo "$folder/out"
-psql -X -q -A -t -v VERBOSITY=sqlstate <"$folder/sleep.sql" "$url" >"$folder/out" 2>&1 &
+psql -X -q -A -t -v VERBOSITY=sqlstate -v patient="$patient" <"$folder/sleep.sql" "$url" >"$folder/cancelled" 2>&1 &
 pid=$!
-exec 3<"$folder/out"
-read -r begins <&3
-sleep 1
+asleep() {
+    run <<'END'
+BEGIN;
+SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE '%AS step_of_' || :'name' || '%';
+COMMIT;
+END
+}
+until [ "$(asleep)" = 1 ]; do kill -0 "$pid"; sleep 0.1; done
 kill -INT "$pid"
-cat <&3 | sed "s|^|cancel: |"
 wait "$pid" || echo "cancel: status $?"
+sed 's|^|cancel: |' "$folder/cancelled"
 
 for n in $(seq 1000); do
     printf '%s\tcopy-%s\ttab\\tand\\\\\t%s\tno\t2026-01-01 00:00:00Z\n' "$patient" "$name" "$n"
