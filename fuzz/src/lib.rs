@@ -26,7 +26,7 @@ pub fn analyser() -> Analyser {
 
 /// The nth of some COPY statements into a patient table.
 pub fn copies(n: usize) -> (CopyFrom, KeyType) {
-    const COPIES: [&str; 8] = [
+    const COPIES: [&str; 10] = [
         "COPY patients (id, home_region) FROM STDIN",
         "COPY patients (home_region, id, name) FROM STDIN (DELIMITER '|', NULL 'x', HEADER)",
         "COPY patients (name, id) FROM STDIN (FORMAT csv)",
@@ -35,6 +35,8 @@ pub fn copies(n: usize) -> (CopyFrom, KeyType) {
         "COPY patients (name, home_region, id) FROM STDIN (FORMAT csv, QUOTE '''', ESCAPE '\\', DELIMITER ';')",
         "COPY patients (name, id) FROM STDIN (FORMAT csv, NULL '\\N')",
         "COPY patients FROM STDIN",
+        "COPY patients (name, id) FROM STDIN (FORMAT binary)",
+        "COPY patients FROM STDIN BINARY",
     ];
     thread_local! {
         static ANALYSER: Analyser = analyser();

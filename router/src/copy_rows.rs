@@ -2,7 +2,7 @@
 //! patient is known before the row is let through.
 //!
 //! It follows PostgreSQL's own two steps (`copyfromparse.c`): `CopyReadLineText` finds where a row ends, then
-//! `CopyReadAttributesText` or `…CSV` splits it. Where a server would refuse the data, or where its versions differ (data
+//! `CopyReadAttributesText` or `…CSV` splits it; in the binary format, lengths say both. Where a server would refuse the data, or where its versions differ (data
 //! behind an end marker), this refuses it too: a row that is seen here as one must never be two over there. The rules
 //! hold for encodings in which no byte of a longer character looks like ASCII; UTF-8 and all server encodings are such.
 //!
@@ -15,10 +15,12 @@ use pgward_config::{KeyType, PatientRegion};
 use crate::evidence::{Evidence, Mention, PatientKey, Whence};
 use crate::refusal::{Refusal, RefusalKind};
 use crate::statement::{CopyFormat, CopyFrom};
-use crate::values::key_from_text;
+use crate::values::{key_from_copy, key_from_text};
+use binary::Tuples;
 use fields::{Bad, Dialect, Field};
 use lines::{Lines, Step};
 
+mod binary;
 mod fields;
 mod lines;
 
@@ -28,8 +30,7 @@ const REGION_MAX: usize = 240;
 /// Cuts the CopyData of one COPY into rows.
 #[derive(Debug)]
 pub struct CopyRows {
-    dialect: Dialect,
-    lines: Lines,
+    format: Format,
     key: usize,
     region: Option<usize>,
     key_type: KeyType,
@@ -40,6 +41,13 @@ pub struct CopyRows {
     rows: u64,
     /// The beginning of a row that is not complete.
     held: Vec<u8>,
+}
+
+/// How rows are found and split.
+#[derive(Debug)]
+enum Format {
+    Lines { dialect: Dialect, lines: Lines },
+    Binary(Tuples),
 }
 
 /// What a piece of the stream completed.
@@ -57,7 +65,7 @@ impl CopyRows {
     /// A cutter for this COPY into a patient table. A row may be at most `max_row` bytes long.
     ///
     /// # Errors
-    /// Binary format, and a table or column list in which the patient key has no known place.
+    /// A table or column list in which the patient key has no known place, and a QUOTE that servers read in two ways.
     pub fn new(copy: &CopyFrom, key_type: KeyType, max_row: usize) -> Result<Self, Refusal> {
         let Some(key) = copy.key else {
             return Err(Refusal::new(
@@ -66,13 +74,8 @@ impl CopyRows {
             )
             .hint("List the columns in the COPY, the patient key among them."));
         };
-        let (dialect, header) = Dialect::new(&copy.format)?;
-        // In CSV, `\.` ends the copy before PostgreSQL 18 and is data from then on; as data it can only be the row of
-        // a table with one column.
-        let marker = !(matches!(copy.format, CopyFormat::Csv { .. })
-            && copy.columns.as_ref().is_none_or(|columns| columns.len() == 1));
-        let lines = Lines::new(&dialect, marker);
-        Ok(Self { dialect, lines, key, region: copy.region, key_type, max_row, header, rows: 0, held: Vec::new() })
+        let (format, header) = Format::new(copy, max_row)?;
+        Ok(Self { format, key, region: copy.region, key_type, max_row, header, rows: 0, held: Vec::new() })
     }
 
     /// Takes the payload of a CopyData message.
@@ -115,9 +118,10 @@ impl CopyRows {
         let mut patients = Patients::default();
         loop {
             let rest = &data[rows.release..];
-            match self.lines.step(rest, last) {
+            match self.format.step(rest, last) {
                 Step::More => break,
-                Step::End { length } => rows.release += length,
+                Step::Header { length } | Step::End { length } => rows.release += length,
+                Step::BadHeader(what) => return Err(self.refuse_header(what)),
                 Step::Bad(what) => return Err(self.refuse(self.rows + 1, what)),
                 Step::Row { content, length } => {
                     rows.release += length;
@@ -141,13 +145,11 @@ impl CopyRows {
         let last = self.region.map_or(self.key, |region| region.max(self.key));
         let mut key = None;
         let mut region = None;
-        let split = self.dialect.split(row, last, |column, field| {
+        let split = self.format.split(row, last, |column, field| {
             if column == self.key {
                 key = Some(match field {
                     Field::Null => Err("has no patient key: it is NULL"),
-                    Field::Value(bytes) => {
-                        key_from_text(bytes, self.key_type).ok_or("has a patient key that cannot be decoded")
-                    }
+                    Field::Value(bytes) => self.key(bytes).ok_or("has a patient key that cannot be decoded"),
                 });
             }
             if Some(column) == self.region
@@ -166,12 +168,54 @@ impl CopyRows {
         Ok((key, region.transpose().map_err(refuse)?))
     }
 
+    fn key(&self, bytes: &[u8]) -> Option<PatientKey> {
+        match self.format {
+            Format::Lines { .. } => key_from_text(bytes, self.key_type),
+            Format::Binary(_) => key_from_copy(bytes, self.key_type),
+        }
+    }
+
+    fn refuse_header(&self, what: &str) -> Refusal {
+        Refusal::new(RefusalKind::CopyRow, format!("the COPY {what}"))
+            .hint("Send what COPY … TO with FORMAT binary has written, from its first byte on.")
+    }
+
     fn refuse(&self, row: u64, what: impl std::fmt::Display) -> Refusal {
         let key = self.key_type.as_str();
         Refusal::new(RefusalKind::CopyRow, format!("row {row} of the COPY {what}")).hint(format!(
             "The patient key is column {} of each row, of type {key}. Correct the row and send the COPY again.",
             self.key + 1
         ))
+    }
+}
+
+impl Format {
+    /// The format of a COPY, and whether a header line comes first.
+    fn new(copy: &CopyFrom, max_row: usize) -> Result<(Self, bool), Refusal> {
+        let columns = copy.columns.as_ref().map(|columns| columns.len());
+        let Some((dialect, header)) = Dialect::new(&copy.format)? else {
+            // Without its columns a COPY has no place for the key, and has been refused.
+            return Ok((Self::Binary(Tuples::new(columns.unwrap_or_default(), max_row)), false));
+        };
+        // In CSV, `\.` ends the copy before PostgreSQL 18 and is data from then on; as data it can only be the row of
+        // a table with one column.
+        let marker = !(matches!(copy.format, CopyFormat::Csv { .. }) && columns.is_none_or(|columns| columns == 1));
+        let lines = Lines::new(&dialect, marker);
+        Ok((Self::Lines { dialect, lines }, header))
+    }
+
+    fn step(&mut self, data: &[u8], last: bool) -> Step {
+        match self {
+            Self::Lines { lines, .. } => lines.step(data, last),
+            Self::Binary(tuples) => tuples.step(data, last),
+        }
+    }
+
+    fn split(&self, row: &[u8], last: usize, field: impl FnMut(usize, Field<'_>)) -> Result<(), Bad> {
+        match self {
+            Self::Lines { dialect, .. } => dialect.split(row, last, field),
+            Self::Binary(_) => binary::split(row, last, field),
+        }
     }
 }
 

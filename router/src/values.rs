@@ -158,6 +158,12 @@ fn key_from_binary(bytes: &[u8], declared: u32, key_type: KeyType) -> Option<Pat
     }
 }
 
+/// A key from a column of a binary COPY. Its type is not said there: each integer type has a width of its own, and the
+/// server refuses any other than its column's.
+pub(crate) fn key_from_copy(bytes: &[u8], key_type: KeyType) -> Option<PatientKey> {
+    key_from_binary(bytes, 0, key_type)
+}
+
 /// A key from `$n`. `cast` is the type that the statement casts it to, 0 for none.
 pub(crate) fn key_from_param(
     bytes: &[u8],

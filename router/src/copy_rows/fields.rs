@@ -29,21 +29,22 @@ pub(super) enum Bad {
 }
 
 impl Dialect {
-    /// The dialect of a format, and whether a header comes first.
-    pub(super) fn new(format: &CopyFormat) -> Result<(Self, bool), Refusal> {
+    /// The dialect of a format, and whether a header comes first; the binary format is none.
+    pub(super) fn new(format: &CopyFormat) -> Result<Option<(Self, bool)>, Refusal> {
         match format {
             CopyFormat::Text { delimiter, null, header } => {
-                Ok((Self::Text { delimiter: *delimiter, null: Arc::clone(null) }, *header))
+                Ok(Some((Self::Text { delimiter: *delimiter, null: Arc::clone(null) }, *header)))
             }
             // PostgreSQL would let a quote be a newline and then read it twice.
             CopyFormat::Csv { quote: b'\n' | b'\r' | b'\\', .. } => {
-                Err(unsupported("this QUOTE of a COPY into a patient table", "Use the QUOTE '\"'."))
+                let what = "this QUOTE of a COPY into a patient table is not supported";
+                Err(Refusal::new(RefusalKind::Unsupported, what).hint("Use the QUOTE '\"'."))
             }
-            CopyFormat::Csv { delimiter, quote, escape, null, header } => Ok((
+            CopyFormat::Csv { delimiter, quote, escape, null, header } => Ok(Some((
                 Self::Csv { delimiter: *delimiter, quote: *quote, escape: *escape, null: Arc::clone(null) },
                 *header,
-            )),
-            CopyFormat::Binary => Err(unsupported("binary COPY into a patient table", "Use the text or csv format.")),
+            ))),
+            CopyFormat::Binary => Ok(None),
         }
     }
 
@@ -76,10 +77,6 @@ impl Dialect {
         }
         Ok(())
     }
-}
-
-fn unsupported(what: &str, hint: &'static str) -> Refusal {
-    Refusal::new(RefusalKind::Unsupported, format!("{what} is not supported")).hint(hint)
 }
 
 /// One column as written, and what stands behind its delimiter, if there is one; the value is put into `value`.

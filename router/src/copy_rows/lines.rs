@@ -1,5 +1,7 @@
 //! Where a row ends: `CopyReadLineText`, resumable at any byte.
 
+use std::borrow::Cow;
+
 use memchr::{memchr2, memchr3};
 
 use super::fields::Dialect;
@@ -13,16 +15,26 @@ enum Newline {
 }
 
 /// What stands next in the stream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Step {
+    /// The header of the binary format.
+    Header { length: usize },
     /// A row: `content` bytes, `length` with its newline.
     Row { content: usize, length: usize },
     /// Nothing complete.
     More,
     /// The end marker, or newlines behind it.
     End { length: usize },
-    /// What a server would not take either.
-    Bad(&'static str),
+    /// A row that a server would not take either.
+    Bad(Cow<'static, str>),
+    /// A header of the binary format that a server would not take either.
+    BadHeader(&'static str),
+}
+
+impl Step {
+    pub(super) fn too_long(max_row: usize) -> Self {
+        Self::Bad(format!("is longer than {max_row} bytes").into())
+    }
 }
 
 /// Finds row ends.
@@ -60,14 +72,14 @@ impl Lines {
             return match data.iter().all(|byte| matches!(byte, b'\r' | b'\n')) {
                 true if data.is_empty() => Step::More,
                 true => Step::End { length: data.len() },
-                false => Step::Bad("follows the end marker \\."),
+                false => Step::Bad("follows the end marker \\.".into()),
             };
         }
         let step = self.find(data, last);
         match step {
             Step::Row { .. } => self.scanned = 0,
             Step::End { .. } => self.ended = true,
-            Step::More | Step::Bad(_) => {}
+            _ => {}
         }
         step
     }
@@ -78,7 +90,7 @@ impl Lines {
                 Marker::No => {}
                 Marker::Undecided => return Step::More,
                 Marker::Yes => return Step::End { length: 2 },
-                Marker::Bad => return Step::Bad("has an end marker \\. that is not alone on its line"),
+                Marker::Bad => return Step::Bad("has an end marker \\. that is not alone on its line".into()),
             }
         }
         while let Some(at) = self.stop(data) {
@@ -99,7 +111,7 @@ impl Lines {
                         self.scanned = at;
                         return Step::More;
                     }
-                    Some(b'.') => return Step::Bad("has an end marker \\. that is not alone on its line"),
+                    Some(b'.') => return Step::Bad("has an end marker \\. that is not alone on its line".into()),
                     Some(_) => self.scanned = at + 2,
                 },
                 byte => {
@@ -111,7 +123,7 @@ impl Lines {
         self.scanned = data.len();
         match (last, data.is_empty(), self.in_quote) {
             (false, ..) | (_, true, _) => Step::More,
-            (_, _, true) => Step::Bad("has a quoted value that does not end"),
+            (_, _, true) => Step::Bad("has a quoted value that does not end".into()),
             _ => Step::Row { content: data.len(), length: data.len() },
         }
     }
@@ -157,7 +169,7 @@ impl Lines {
                 self.newline = Some(Newline::Lf);
                 Step::Row { content: at, length: at + 1 }
             }
-            Some(Newline::Cr | Newline::CrLf) => Step::Bad("has a newline that is not like those before"),
+            Some(Newline::Cr | Newline::CrLf) => Step::Bad("has a newline that is not like those before".into()),
         }
     }
 
@@ -172,7 +184,7 @@ impl Lines {
                 Step::Row { content: at, length: at + 1 }
             }
             (Some(Newline::CrLf), false) | (Some(Newline::Lf), _) => {
-                Step::Bad("has a carriage return that is not like the newlines before")
+                Step::Bad("has a carriage return that is not like the newlines before".into())
             }
         }
     }
