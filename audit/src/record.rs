@@ -130,8 +130,10 @@ pub enum Place {
     Literal(u32),
     /// Parameter `$n`.
     Param(u16),
-    /// Row of a COPY, from 1.
+    /// Row of a COPY in the binary format, from 1.
     CopyRow(u64),
+    /// Line of a COPY at which a row begins, from 1.
+    CopyLine(u64),
 }
 
 /// A node that was considered.
@@ -276,6 +278,7 @@ impl Place {
             Self::Literal(at) => (b"\"literal@", at.into()),
             Self::Param(n) => (b"\"$", n.into()),
             Self::CopyRow(row) => (b"\"copy row ", row),
+            Self::CopyLine(line) => (b"\"copy line ", line),
         };
         out.extend_from_slice(word);
         json::integer(out, number);

@@ -293,11 +293,7 @@ impl Reader<'_> {
 
     /// A refusal that says where the value stands and what it is not, but never the value.
     fn refuse(&self, whence: Whence, what: &str) -> Refusal {
-        let place = match whence {
-            Whence::Literal { at, .. } => format!("the literal at byte {} of the statement", at + 1),
-            Whence::Param(n) => format!("parameter ${n}"),
-            Whence::CopyRow(row) => format!("row {row}"),
-        };
+        let place = whence.words();
         let wanted = if what.ends_with("no") || what.ends_with("of") { self.key_type.as_str() } else { "" };
         let message = format!("the patient key in {place} {what} {wanted}");
         Refusal::new(RefusalKind::UndecodableKey, message.trim_end().to_owned())

@@ -109,7 +109,15 @@ impl CopyRows {
         if self.held.len() <= self.max_row {
             return Ok(rows);
         }
-        Err(self.refuse(self.rows + 1, format!("is longer than {} bytes", self.max_row)))
+        Err(self.refuse(self.at(), format!("is longer than {} bytes", self.max_row)))
+    }
+
+    /// Where the row at hand begins, as people find it in what they send.
+    fn at(&self) -> Whence {
+        match &self.format {
+            Format::Lines { lines, .. } => Whence::CopyLine(lines.line()),
+            Format::Binary(_) => Whence::CopyRow(self.rows + 1),
+        }
     }
 
     /// Cuts rows from `data`, which begins with a row.
@@ -118,11 +126,12 @@ impl CopyRows {
         let mut patients = Patients::default();
         loop {
             let rest = &data[rows.release..];
+            let at = self.at();
             match self.format.step(rest, last) {
                 Step::More => break,
                 Step::Header { length } | Step::End { length } => rows.release += length,
                 Step::BadHeader(what) => return Err(self.refuse_header(what)),
-                Step::Bad(what) => return Err(self.refuse(self.rows + 1, what)),
+                Step::Bad(what) => return Err(self.refuse(at, what)),
                 Step::Row { content, length } => {
                     rows.release += length;
                     if std::mem::take(&mut self.header) {
@@ -130,8 +139,8 @@ impl CopyRows {
                     }
                     self.rows += 1;
                     rows.rows += 1;
-                    let (key, region) = self.patient(&rest[..content])?;
-                    patients.add(self.rows, key, region)?;
+                    let (key, region) = self.patient(at, &rest[..content])?;
+                    patients.add(at, key, region)?;
                 }
             }
         }
@@ -140,8 +149,8 @@ impl CopyRows {
     }
 
     /// The patient key and, where the rows carry it, the region of the row at hand.
-    fn patient(&self, row: &[u8]) -> Result<(PatientKey, Option<PatientRegion>), Refusal> {
-        let refuse = |what| self.refuse(self.rows, what);
+    fn patient(&self, at: Whence, row: &[u8]) -> Result<(PatientKey, Option<PatientRegion>), Refusal> {
+        let refuse = |what| self.refuse(at, what);
         let last = self.region.map_or(self.key, |region| region.max(self.key));
         let mut key = None;
         let mut region = None;
@@ -149,6 +158,7 @@ impl CopyRows {
             if column == self.key {
                 key = Some(match field {
                     Field::Null => Err("has no patient key: it is NULL"),
+                    Field::Value([]) => Err("has no patient key: it is empty"),
                     Field::Value(bytes) => self.key(bytes).ok_or("has a patient key that cannot be decoded"),
                 });
             }
@@ -180,11 +190,11 @@ impl CopyRows {
             .hint("Send what COPY … TO with FORMAT binary has written, from its first byte on.")
     }
 
-    fn refuse(&self, row: u64, what: impl std::fmt::Display) -> Refusal {
-        let key = self.key_type.as_str();
-        Refusal::new(RefusalKind::CopyRow, format!("row {row} of the COPY {what}")).hint(format!(
-            "The patient key is column {} of each row, of type {key}. Correct the row and send the COPY again.",
-            self.key + 1
+    fn refuse(&self, at: Whence, what: impl std::fmt::Display) -> Refusal {
+        let (key, column) = (self.key_type.as_str(), self.key + 1);
+        Refusal::new(RefusalKind::CopyRow, format!("{} {what}", at.words())).hint(format!(
+            "The patient key is column {column} of each row, of type {key}. Correct the row and send the COPY again: \
+             nothing of it stays."
         ))
     }
 }
@@ -227,22 +237,20 @@ struct Patients {
 }
 
 impl Patients {
-    fn add(&mut self, row: u64, key: PatientKey, region: Option<PatientRegion>) -> Result<(), Refusal> {
+    fn add(&mut self, at: Whence, key: PatientKey, region: Option<PatientRegion>) -> Result<(), Refusal> {
         let mentions = &mut self.evidence.mentions;
         match self.seen.entry(key) {
             Entry::Vacant(vacant) => {
-                let mention = Mention { key: vacant.key().clone(), whence: Whence::CopyRow(row), region };
+                let mention = Mention { key: vacant.key().clone(), whence: at, region };
                 vacant.insert(mentions.len());
                 mentions.push(mention);
             }
-            Entry::Occupied(at) => {
-                let Some(first) = mentions.get_mut(*at.get()) else { return Ok(()) };
+            Entry::Occupied(place) => {
+                let Some(first) = mentions.get_mut(*place.get()) else { return Ok(()) };
                 match (&first.region, region) {
                     (Some(one), Some(other)) if *one != other => {
-                        return Err(Refusal::new(
-                            RefusalKind::RegionContradiction,
-                            format!("row {row} of the COPY gives a patient another region than a row before it"),
-                        ));
+                        let message = "its patient has another region than in a row before it";
+                        return Err(Refusal::new(RefusalKind::RegionContradiction, message).of_row(at));
                     }
                     (None, Some(region)) => first.region = Some(region),
                     _ => {}

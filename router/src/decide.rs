@@ -312,7 +312,8 @@ impl Router {
         }
         for (index, mention) in ask.evidence.mentions.iter().enumerate() {
             let located = ask.located.get(index).and_then(Option::as_ref);
-            self.add_patient(&mut need, origin, facts, mention, located, pending)?;
+            self.add_patient(&mut need, origin, facts, mention, located, pending)
+                .map_err(|refusal| refusal.of_row(mention.whence))?;
         }
         if let Some(local) = ask.tables.iter().find(|table| table.kind == TableKind::Local) {
             let (home, words) = self.home_shard(origin, facts)?;
@@ -540,7 +541,11 @@ impl Router {
 
     fn transaction_elsewhere(&self, pinned: usize, wanted: usize) -> Refusal {
         Refusal::new(RefusalKind::TransactionElsewhere, "this transaction is on another shard")
-            .detail(format!("It is on {}; the statement needs {}.", self.shard_words(pinned), self.shard_words(wanted)))
+            .detail(format!(
+                "The transaction is on {}; the statement needs {}.",
+                self.shard_words(pinned),
+                self.shard_words(wanted)
+            ))
             .hint(
                 "A transaction stays on one shard: end it first. So does a session that keeps its server (session \
                  pooling, temporary tables, LISTEN …): connect anew.",
@@ -562,10 +567,7 @@ impl Router {
         // A region that nobody serves is a value of the statement like any other, and is not repeated.
         let stated = self.shard_of_region(stated).map_or("another region", |_| stated.as_str());
         Refusal::new(RefusalKind::RegionContradiction, "the statement's region contradicts the directory")
-            .detail(format!(
-                "The patient named by {} lives in {known}; the statement says {stated}.",
-                whence_words(whence)
-            ))
+            .detail(format!("The patient named by {} lives in {known}; the statement says {stated}.", whence.words()))
             .hint("A patient is registered once. Correct the region, or have the patient moved.")
     }
 }
@@ -592,17 +594,9 @@ fn is_region_name(region: &PatientRegion) -> bool {
     (1..=63).contains(&region.as_str().len()) && region.as_str().bytes().all(word)
 }
 
-fn whence_words(whence: Whence) -> String {
-    match whence {
-        Whence::Literal { at, .. } => format!("the literal at byte {} of the statement", at + 1),
-        Whence::Param(number) => format!("parameter ${number}"),
-        Whence::CopyRow(row) => format!("row {row} of the COPY"),
-    }
-}
-
 fn unknown_patient(whence: Whence) -> Refusal {
     Refusal::new(RefusalKind::UnknownPatient, "the directory does not know this patient")
-        .detail(format!("The patient was named by {}.", whence_words(whence)))
+        .detail(format!("The patient was named by {}.", whence.words()))
         .hint("A patient is registered by an INSERT that carries the region column.")
 }
 

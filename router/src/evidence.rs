@@ -32,8 +32,26 @@ pub enum Whence {
     },
     /// Parameter `$n` (from 1).
     Param(u16),
-    /// Row of a COPY (from 1).
+    /// Row of a COPY in the binary format (from 1).
     CopyRow(u64),
+    /// Row of a COPY in text or CSV that begins at this line of the stream (from 1), a header counted.
+    CopyLine(u64),
+}
+
+impl Whence {
+    /// For messages.
+    pub(crate) fn words(self) -> String {
+        match self {
+            Self::Literal { at, .. } => format!("the literal at byte {} of the statement", at + 1),
+            Self::Param(number) => format!("parameter ${number}"),
+            Self::CopyRow(row) => format!("row {row} of the COPY"),
+            Self::CopyLine(line) => format!("line {line} of the COPY"),
+        }
+    }
+
+    pub(crate) fn is_copy(self) -> bool {
+        matches!(self, Self::CopyRow(_) | Self::CopyLine(_))
+    }
 }
 
 /// One patient that a statement touches.

@@ -354,6 +354,7 @@ fn seen(sql: &[u8], whence: Whence) -> String {
         }
         Whence::Param(number) => format!("${number}"),
         Whence::CopyRow(row) => format!("row {row}"),
+        Whence::CopyLine(line) => format!("line {line}"),
     }
 }
 

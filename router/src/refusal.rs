@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use crate::evidence::Whence;
+
 /// A statement that is not forwarded, with its whole reason. No patient key and no literal ever stands in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
@@ -115,6 +117,26 @@ impl Refusal {
     pub fn detail(mut self, detail: impl Into<Cow<'static, str>>) -> Self {
         self.detail = Some(detail.into());
         self
+    }
+
+    /// Of the row of a COPY that this was seen at, if it was one: it is what people have to find in their file, and with
+    /// it all others are refused.
+    pub fn of_row(mut self, whence: Whence) -> Self {
+        if !whence.is_copy() {
+            return self;
+        }
+        if self.kind == RefusalKind::SeveralRegions {
+            self = self.of_another_shard();
+        }
+        let hint = self.hint.take().unwrap_or("Correct the row and send the COPY again.".into());
+        self.message = format!("{}: {}", whence.words(), self.message).into();
+        self.hint(format!("{hint} Nothing of this COPY stays."))
+    }
+
+    /// The row of a COPY is not of the shard that the rows before it go to.
+    pub fn of_another_shard(mut self) -> Self {
+        self.message = "its patient is on another shard than the rows before it".into();
+        self.hint("Send one COPY for the patients of each shard.")
     }
 
     /// With a HINT.

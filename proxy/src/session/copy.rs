@@ -12,7 +12,7 @@ use pgward_config::TableKind;
 use pgward_router::copy_rows::{CopyRows, Rows};
 use pgward_router::decide::Ask;
 use pgward_router::statement::{CopyFormat, CopyFrom};
-use pgward_router::{Refusal, TableUse};
+use pgward_router::{Evidence, Refusal, RefusalKind, TableUse};
 use pgward_wire::tag::frontend as tag;
 use pgward_wire::{PgError, backend, frame, frontend};
 
@@ -230,7 +230,10 @@ impl Session {
         };
         let mut decisions = match self.decide_asks(&[ask], &[]) {
             Ok(decisions) => decisions,
-            Err(refusal) => return self.refuse_copy(&refusal, &fingerprint),
+            Err(refusal) => {
+                let refusal = self.elsewhere(refusal, &rows.evidence);
+                return self.refuse_copy(&refusal, &fingerprint);
+            }
         };
         let Some(decision) = decisions.pop() else { return Step::Done };
         let pending = self.pending_rows(decision, note, &fingerprint, started);
@@ -242,6 +245,18 @@ impl Session {
             guard.ready = Some(bytes);
         }
         Step::Attach(Need::Run)
+    }
+
+    /// Rows all of which are of another shard than the transaction: the first of them is what is in the way.
+    fn elsewhere(&self, refusal: Refusal, evidence: &Evidence) -> Refusal {
+        let (RefusalKind::TransactionElsewhere, Some(first)) = (refusal.kind, evidence.mentions.first()) else {
+            return refusal;
+        };
+        match &self.guard {
+            // Without a transaction of the client's, it is this COPY's own.
+            Some(guard) if guard.started => refusal.of_another_shard().of_row(first.whence),
+            _ => refusal.of_row(first.whence),
+        }
     }
 
     /// Bytes that name nobody wait for the first row, or follow the others.

@@ -390,6 +390,7 @@ fn place(whence: Whence) -> Place {
         Whence::Literal { at, .. } => Place::Literal(at),
         Whence::Param(n) => Place::Param(n),
         Whence::CopyRow(n) => Place::CopyRow(n),
+        Whence::CopyLine(n) => Place::CopyLine(n),
     }
 }
 

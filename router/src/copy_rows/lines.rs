@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use memchr::{memchr2, memchr3};
+use memchr::{memchr_iter, memchr2, memchr3};
 
 use super::fields::Dialect;
 
@@ -50,6 +50,8 @@ pub(super) struct Lines {
     in_quote: bool,
     escaped: bool,
     ended: bool,
+    /// The line of the stream at which the row at hand begins, from 1.
+    line: u64,
 }
 
 impl Lines {
@@ -62,7 +64,13 @@ impl Lines {
             in_quote: false,
             escaped: false,
             ended: false,
+            line: 1,
         }
+    }
+
+    /// The line at which the next row begins: as editors count, so that newlines within values count, too.
+    pub(super) fn line(&self) -> u64 {
+        self.line
     }
 
     /// Looks at `data`, which begins with a row and holds all that came since; `last` if nothing will follow.
@@ -77,8 +85,15 @@ impl Lines {
         }
         let step = self.find(data, last);
         match step {
-            Step::Row { .. } => self.scanned = 0,
-            Step::End { .. } => self.ended = true,
+            Step::Row { length, .. } => {
+                let newline = if self.newline == Some(Newline::Cr) { b'\r' } else { b'\n' };
+                self.line += memchr_iter(newline, &data[..length]).count() as u64;
+                self.scanned = 0;
+            }
+            Step::End { .. } => {
+                self.line += 1;
+                self.ended = true;
+            }
             _ => {}
         }
         step

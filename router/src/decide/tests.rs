@@ -260,7 +260,7 @@ fn transactions_open_by_what_begin_said_and_stay() {
     let refusal = west(Case::read()).decide().unwrap_err();
     assert_eq!(
         refusal.detail.unwrap(),
-        "It is on us-west-patients (us-west-2); the statement needs us-east-patients (us-east-1)."
+        "The transaction is on us-west-patients (us-west-2); the statement needs us-east-patients (us-east-1)."
     );
 }
 

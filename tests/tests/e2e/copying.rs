@@ -74,6 +74,42 @@ async fn rows_of_nobody_are_refused() {
     }
 }
 
+/// MESSAGE and HINT.
+fn said<T: std::fmt::Debug>(result: Result<T, Error>) -> (String, String) {
+    let error = result.expect_err("an error was expected");
+    let error = error.as_db_error().expect("an error of a server");
+    (error.message().to_owned(), error.hint().unwrap_or_default().to_owned())
+}
+
+#[tokio::test]
+async fn an_error_names_the_line_at_which_its_row_begins() {
+    let pgward = shared().await;
+    let client = pgward.app().await;
+    let (east, west) = (pgward.patient("us-east", 32).id, pgward.patient("eu-west", 32).id);
+    let nobody = Uuid::from_u128(0xdead);
+    let copy_csv = "COPY allergies (patient_id, substance, reaction, severity) FROM STDIN (FORMAT csv, HEADER)";
+    let row = |id: &str| format!("{id},\"Two\nlines\",Rash,mild\n");
+    let rows = |most: usize, last: &str| {
+        format!("patient,substance,reaction,severity\n{}{}", row(&east.to_string()).repeat(most), row(last))
+    };
+    let shards = "its patient is on another shard than the rows before it";
+    for (last, what, hint) in [
+        ("", " has no patient key: it is NULL".to_owned(), "nothing of it stays."),
+        (&*nobody.to_string(), ": the directory does not know this patient".to_owned(), "Nothing of this COPY stays."),
+        (&*west.to_string(), format!(": {shards}"), "Nothing of this COPY stays."),
+    ] {
+        // At once, and when rows have gone to a server.
+        for most in [1, 400] {
+            let line = 2 + 2 * most;
+            let (message, hinted) = said(copy(&client, copy_csv, &rows(most, last)).await);
+            assert_eq!(message, format!("line {line} of the COPY{what}"));
+            assert!(hinted.ends_with(hint), "{hinted}");
+        }
+    }
+    let server = pgward.on_server("us-east-patients/primary").await;
+    assert_eq!(answers(&server, "SELECT count(*) FROM allergies WHERE substance LIKE 'Two%'").await, "0");
+}
+
 /// Rows of the allergies table in the binary format, as drivers write them.
 async fn copy_binary(client: &Client, rows: &[(Option<Uuid>, &str)]) -> Result<u64, Error> {
     let statement = "COPY allergies (substance, patient_id, reaction, severity) FROM STDIN (FORMAT binary)";
