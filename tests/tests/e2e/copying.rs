@@ -2,7 +2,7 @@
 
 use bytes::{Bytes, BytesMut};
 use futures_util::{SinkExt, TryStreamExt};
-use pgward_tests::{WireClient, answers, sqlstate};
+use pgward_tests::{Deployment, WireClient, answers, sqlstate};
 use pgward_wire::frontend;
 use std::pin::pin;
 use tokio_postgres::binary_copy::BinaryCopyInWriter;
@@ -108,6 +108,53 @@ async fn an_error_names_the_line_at_which_its_row_begins() {
     }
     let server = pgward.on_server("us-east-patients/primary").await;
     assert_eq!(answers(&server, "SELECT count(*) FROM allergies WHERE substance LIKE 'Two%'").await, "0");
+}
+
+/// What psql says when it is asked this, on both its channels.
+async fn psql(pgward: &Deployment, command: String) -> String {
+    let mut psql = std::process::Command::new("psql");
+    psql.args(["-X", "-w", "-c", &command]).arg(pgward.url("general", "app"));
+    let output = tokio::task::spawn_blocking(move || psql.output()).await.unwrap().unwrap();
+    String::from_utf8([output.stdout, output.stderr].concat()).unwrap()
+}
+
+#[tokio::test]
+async fn psql_copies_and_reads_what_is_wrong_where() {
+    let pgward = shared().await;
+    let (east, west) = (pgward.patient("us-east", 34).id, pgward.patient("eu-west", 34).id);
+    let dir = tempfile::tempdir().unwrap();
+    let (csv, binary) = (dir.path().join("rows.csv"), dir.path().join("rows.binary"));
+    let (csv_name, binary_name) = (csv.display(), binary.display());
+    let columns = "allergies (substance, patient_id, reaction, severity)";
+    let copy_csv = format!("\\copy {columns} FROM '{csv_name}' (FORMAT csv, HEADER)");
+    let header = "substance,patient_id,reaction,severity";
+    std::fs::write(&csv, format!("{header}\n\"From\npsql\",{east},Rash,mild\nFrom psql,{east},Rash,mild\n")).unwrap();
+    assert_eq!(psql(pgward, copy_csv.clone()).await, "COPY 2\n");
+
+    // What PostgreSQL writes in the binary format is read in it.
+    pgward.cluster().await_replay().await.unwrap();
+    let query = format!("SELECT substance, patient_id, reaction, severity FROM allergies WHERE patient_id = '{east}'");
+    let out = psql(pgward, format!("\\copy ({query} AND substance LIKE 'From%') TO '{binary_name}' (FORMAT binary)"));
+    assert_eq!(out.await, "COPY 2\n");
+    let copy_binary = format!("\\copy {columns} FROM '{binary_name}' (FORMAT binary)");
+    assert_eq!(psql(pgward, copy_binary).await, "COPY 2\n");
+
+    std::fs::write(&csv, format!("{header}\n\"From\npsql\",{east},Rash,mild\nFrom psql,{west},Rash,mild\n")).unwrap();
+    let said = psql(pgward, copy_csv.clone()).await;
+    assert!(said.starts_with("ERROR:  line 4 of the COPY: its patient is on another shard than the rows before it\n"));
+    assert!(
+        said.ends_with("HINT:  Send one COPY for the patients of each shard. Nothing of this COPY stays.\n"),
+        "{said}"
+    );
+    std::fs::write(&csv, format!("{header}\nFrom psql,{east},Rash,mild\nFrom psql,,Rash,mild\n")).unwrap();
+    let expected = "ERROR:  line 3 of the COPY has no patient key: it is NULL\n\
+                    HINT:  The patient key is column 2 of each row, of type uuid. Correct the row and send the COPY \
+                    again: nothing of it stays.\n";
+    assert_eq!(psql(pgward, copy_csv).await, expected);
+
+    let primary = pgward.on_server("us-east-patients/primary").await;
+    assert_eq!(answers(&primary, "SELECT count(*) FROM allergies WHERE substance LIKE 'From%psql'").await, "4");
+    primary.simple_query("DELETE FROM allergies WHERE substance LIKE 'From%psql'").await.unwrap();
 }
 
 /// Rows of the allergies table in the binary format, as drivers write them.

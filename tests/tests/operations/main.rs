@@ -3,6 +3,7 @@
 #![allow(missing_docs, clippy::unwrap_used)]
 
 mod cancels;
+mod copy;
 mod idle;
 mod load;
 mod lost;
