@@ -25,6 +25,8 @@ pub struct LiveTable {
     pub name: String,
     /// Its columns in order, each with the OID of its type (of the base type, for a domain).
     pub columns: Vec<(String, u32)>,
+    /// Those that the server computes itself (GENERATED ALWAYS AS … STORED or VIRTUAL).
+    pub generated: Vec<String>,
 }
 
 impl LiveTable {
@@ -100,7 +102,7 @@ async fn functions(client: &Client) -> anyhow::Result<Vec<(String, bool)>> {
 pub(crate) async fn live_tables(client: &Client, tables: &[Table]) -> anyhow::Result<Vec<LiveTable>> {
     const QUERY: &str = "
         SELECT n.nspname::text, c.relname::text, a.attname::text,
-               CASE t.typtype WHEN 'd' THEN t.typbasetype ELSE a.atttypid END
+               CASE t.typtype WHEN 'd' THEN t.typbasetype ELSE a.atttypid END, a.attgenerated <> ''
         FROM ROWS FROM (pg_catalog.unnest($1::text[]), pg_catalog.unnest($2::text[]))
             WITH ORDINALITY AS declared(schema, name, place)
         JOIN pg_catalog.pg_namespace n ON n.nspname = declared.schema
@@ -115,10 +117,15 @@ pub(crate) async fn live_tables(client: &Client, tables: &[Table]) -> anyhow::Re
     let mut live: Vec<LiveTable> = Vec::new();
     for row in rows {
         let (schema, name): (String, String) = (row.get(0), row.get(1));
-        let column = (row.get(2), row.get(3));
-        match live.last_mut() {
-            Some(table) if table.schema == schema && table.name == name => table.columns.push(column),
-            _ => live.push(LiveTable { schema, name, columns: vec![column] }),
+        let is_known = live.last().is_some_and(|table| table.schema == schema && table.name == name);
+        if !is_known {
+            live.push(LiveTable { schema, name, columns: Vec::new(), generated: Vec::new() });
+        }
+        if let Some(table) = live.last_mut() {
+            table.columns.push((row.get(2), row.get(3)));
+            if row.get(4) {
+                table.generated.push(row.get(2));
+            }
         }
     }
     Ok(live)

@@ -104,8 +104,10 @@ pub(crate) fn merged(config: &Config, live: &LiveCatalog) -> Catalog {
         }
     }
     for table in &live.tables {
+        let full = format!("{}.{}", table.schema, table.name);
         let columns = table.columns.iter().map(|(name, oid)| (Arc::from(name.as_str()), *oid)).collect();
-        catalog.set_columns(&format!("{}.{}", table.schema, table.name), columns);
+        catalog.set_columns(&full, columns);
+        catalog.set_generated(&full, table.generated.iter().map(|name| Arc::from(name.as_str())));
     }
     catalog
 }

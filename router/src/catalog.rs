@@ -30,6 +30,8 @@ pub struct Catalog {
     functions: HashMap<Arc<str>, bool>,
     /// `schema.table` → its columns in order, with their type OIDs.
     columns: HashMap<Arc<str>, Vec<(Arc<str>, u32)>>,
+    /// `schema.table` → those of its columns that servers compute themselves.
+    generated: HashMap<Arc<str>, HashSet<Arc<str>>>,
 }
 
 impl Catalog {
@@ -48,6 +50,16 @@ impl Catalog {
     /// Sets the columns of `table` (`schema.name`), in order, each with its type's OID.
     pub fn set_columns(&mut self, table: &str, columns: Vec<(Arc<str>, u32)>) {
         self.columns.insert(table.into(), columns);
+    }
+
+    /// Sets which columns of `table` (`schema.name`) are generated: a COPY that lists no columns has no values of theirs.
+    pub fn set_generated(&mut self, table: &str, columns: impl Iterator<Item = Arc<str>>) {
+        self.generated.insert(table.into(), columns.collect());
+    }
+
+    /// Whether servers compute this column of `table` (`schema.name`) themselves.
+    pub(crate) fn is_generated(&self, table: &str, column: &str) -> bool {
+        self.generated.get(table).is_some_and(|columns| columns.contains(column))
     }
 
     /// The columns of `table` (`schema.name`), where known.

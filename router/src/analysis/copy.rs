@@ -59,7 +59,7 @@ impl<'t> Walk<'t> {
 
     fn copy_from(&mut self, copy: &'t CopyStmt, table: Option<Arc<TableInfo>>, options: Options<'t>) -> Action {
         let named: Vec<Arc<str>> = copy.attlist().iter().filter_map(|name| name.as_str()).map(Into::into).collect();
-        let known = table.as_ref().and_then(|table| table.columns.clone());
+        let known = table.as_ref().and_then(|table| table.copied.clone());
         let columns: Option<Arc<[Arc<str>]>> = if named.is_empty() { known } else { Some(named.into()) };
         let position = |wanted: Option<&str>| columns.as_ref()?.iter().position(|column| Some(&**column) == wanted);
         let kind = table.as_ref().map_or(TableKind::Local, |table| table.kind);

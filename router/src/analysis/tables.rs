@@ -23,6 +23,8 @@ pub(crate) struct TableInfo {
     pub(crate) region: Option<Arc<str>>,
     /// All columns in order, where known.
     pub(crate) columns: Option<Arc<[Arc<str>]>>,
+    /// Those that the rows of a COPY have when it lists none: all but generated ones.
+    pub(crate) copied: Option<Arc<[Arc<str>]>>,
 }
 
 /// What a name in a statement stands for.
@@ -55,12 +57,16 @@ impl Tables {
         for table in &config.tables {
             let full: Arc<str> = format!("{}.{}", table.schema, table.name).into();
             let live = catalog.columns(&full).map(|columns| columns.iter().map(|(name, _)| name.clone()).collect());
+            let columns: Option<Arc<[Arc<str>]>> = live.or_else(|| table.columns.as_deref().map(Into::into));
+            let is_copied = |name: &&Arc<str>| !catalog.is_generated(&full, name);
+            let copied = columns.as_ref().map(|columns| columns.iter().filter(is_copied).cloned().collect());
             let info = TableInfo {
                 schema: table.schema.clone(),
                 kind: table.kind,
                 key: table.key.clone(),
                 region: table.region.clone(),
-                columns: live.or_else(|| table.columns.as_deref().map(Into::into)),
+                columns,
+                copied,
                 full,
             };
             by_name.entry(table.name.clone()).or_default().push(Arc::new(info));

@@ -385,6 +385,22 @@ fn regression_tests_are_answered() {
     }
 }
 
+/// `CopyGetAttnums` (copy.c) leaves generated columns out; an INSERT without a list counts them.
+#[test]
+fn rows_of_a_copy_have_no_values_of_generated_columns() {
+    let mut catalog = Catalog::builtin();
+    let columns = ["search", "id", "home_region"].map(|name| (Arc::from(name), 25));
+    catalog.set_columns("public.patients", columns.to_vec());
+    catalog.set_generated("public.patients", [Arc::from("search")].into_iter());
+    let analyser = Analyser::new(&config(KeyType::Uuid), &catalog);
+    let copy = |sql: &str| match &analyser.analyse(sql.as_bytes()).unwrap().shape.statements[0].action {
+        Action::CopyFrom(copy) => (copy.key, copy.region, copy.columns.as_ref().unwrap().len()),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(copy("COPY patients FROM STDIN"), (Some(0), Some(1), 2));
+    assert_eq!(copy("COPY patients (home_region, id) FROM STDIN"), (Some(1), Some(0), 2));
+}
+
 /// Not a test of speed: prints what the hot path takes (`cargo test --release -- --ignored --nocapture hot_path`).
 #[test]
 #[ignore = "prints a measurement"]

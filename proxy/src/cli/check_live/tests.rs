@@ -60,6 +60,7 @@ fn patients(key_oid: u32) -> LiveTable {
         schema: "public".to_owned(),
         name: "patients".to_owned(),
         columns: vec![("id".to_owned(), key_oid), ("region".to_owned(), 25)],
+        generated: Vec::new(),
     }
 }
 
