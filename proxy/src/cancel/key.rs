@@ -4,10 +4,12 @@
 //! often it may still be. Process ids are random rather than counted: of a short key little is left beside the
 //! instance and the hops, and only with the process id is it too much to guess.
 //!
-//!     protocol 3.0    process id  31 random bits, unique among the sessions
-//!                     key         instance (2 bytes), 14 random bits, hops (2 bits)
-//!     protocol 3.2    process id  as above
-//!                     key         version (1), instance (2), hops (1), 28 random bytes
+//! ```text
+//! protocol 3.0    process id  31 random bits, unique among the sessions
+//!                 key         instance (2 bytes), 14 random bits, hops (2 bits)
+//! protocol 3.2    process id  as above
+//!                 key         version (1), instance (2), hops (1), 28 random bytes
+//! ```
 
 /// How often a request may be passed on. One hop is what a deployment needs; more are there for lists of peers that
 /// are being changed, and a limit for those that are wrong.
