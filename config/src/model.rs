@@ -323,6 +323,13 @@ pub struct Listener {
     pub pool_mode: Option<PoolMode>,
 }
 
+impl Listener {
+    /// The class of a session that came in here: the listener's own, else what the session asked for, else the user's.
+    pub fn class_of(&self, asked: Option<Class>, user: &User) -> Class {
+        self.class.or(asked).unwrap_or(user.class)
+    }
+}
+
 /// How a client proves who it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum AuthMethod {

@@ -7,9 +7,9 @@ use std::time::SystemTime;
 use bytes::BytesMut;
 use futures_util::FutureExt;
 use pgward_audit::{Event, EventKind, Who};
-use pgward_config::{AuthMethod, Class, NodeRole, PoolKind, Workload};
+use pgward_config::{AuthMethod, Class, NodeRole, PoolKind};
 use pgward_pools::{Clean, Lease, Node, Parameters, Settings};
-use pgward_router::NoParams;
+use pgward_router::{NoParams, placement};
 use pgward_wire::startup::{FirstPacket, Startup};
 use pgward_wire::tag::frontend as tag;
 use pgward_wire::{PgError, ProtocolError, TxStatus, backend, frame};
@@ -286,11 +286,9 @@ impl Login<'_> {
     async fn borrow(&self, user: usize, class: Class) -> Option<(&Arc<Node>, Lease)> {
         let user = &self.state.config.users[user];
         for node in self.nodes().filter(|node| node.state().up) {
-            let pool = match (node.role, user.workload, class) {
-                (NodeRole::Primary, _, Class::Emergency) => PoolKind::Emergency,
-                (_, Workload::Analytics, _) => PoolKind::Background,
-                (NodeRole::Primary, ..) => PoolKind::General,
-                (NodeRole::Replica, ..) => PoolKind::ReadOnly,
+            let pool = match (node.role, class) {
+                (NodeRole::Primary, Class::Emergency) => PoolKind::Emergency,
+                (role, _) => placement::pool(role, user.workload),
             };
             if let Ok(lease) = node.acquire(pool, class, &user.server_role).await {
                 return Some((node, lease));
@@ -316,14 +314,15 @@ impl Login<'_> {
     /// what is asked for.
     async fn reported(&self, user: usize, wishes: &Wishes, name: &str) -> Result<Option<Reported>, PgError> {
         let config = &self.state.config;
-        let class = config.listeners[self.listener].class.or(wishes.class).unwrap_or(config.users[user].class);
+        let class = config.listeners[self.listener].class_of(wishes.class, &config.users[user]);
         let Some(base) = self.parameters(user, class).await else { return Ok(None) };
         let tried = greeting::to_be_tried(&wishes.settings, &base);
         let role = &config.users[user].server_role;
-        if tried.values().is_empty() {
-            return Ok(Some(greeting::merged(&base, &Reported::new(), &wishes.settings, name)));
-        }
-        if let Some(changed) = self.state.greetings.get(role, &tried) {
+        let known = match tried.values().is_empty() {
+            true => Some(Arc::default()),
+            false => self.state.greetings.get(role, &tried),
+        };
+        if let Some(changed) = known {
             return Ok(Some(greeting::merged(&base, &changed, &wishes.settings, name)));
         }
         // A server that is lost meanwhile is not tried again: the client is, in a moment.

@@ -138,7 +138,7 @@ pub fn score(view: &NodeView) -> f32 {
 }
 
 /// The pool of a node's role that work of this kind uses; emergencies are not asked about here.
-pub(crate) fn pool(role: NodeRole, workload: Workload) -> PoolKind {
+pub fn pool(role: NodeRole, workload: Workload) -> PoolKind {
     match (workload, role) {
         (Workload::Analytics, _) => PoolKind::Background,
         (Workload::Care, NodeRole::Primary) => PoolKind::General,

@@ -123,15 +123,15 @@ fn user<'a>(config: &'a Config, name: Option<&str>) -> anyhow::Result<&'a User> 
     }
 }
 
-/// The listener's class, else the one asked for, else the user's.
+/// The class in force where this one is asked for.
 fn class(listener: &Listener, user: &User, wanted: Option<&str>) -> anyhow::Result<Class> {
-    let Some(word) = wanted else { return Ok(listener.class.unwrap_or(user.class)) };
+    let Some(word) = wanted else { return Ok(listener.class_of(None, user)) };
     let wanted = Class::from_word(word)
         .with_context(|| format!("no class {word:?}; there are: {}", Class::ALL.map(Class::as_str).join(", ")))?;
     if !user.ceiling.allows(wanted) {
         bail!("user {} may ask for {} at most (PW009)", user.name, user.ceiling);
     }
-    Ok(listener.class.unwrap_or(wanted))
+    Ok(listener.class_of(Some(wanted), user))
 }
 
 /// The directory, and what is to be said about it.

@@ -82,16 +82,14 @@ impl Session {
         if self.attached.is_some() {
             return;
         }
-        for op in self.work.ops.drain(..) {
+        for op in &self.work.ops {
             match op {
                 Op::Parse { .. } => self.client.out.extend_from_slice(backend::PARSE_COMPLETE),
                 Op::Describe { .. } => {
                     backend::put_parameter_description(&mut self.client.out, &[]);
                     self.client.out.extend_from_slice(backend::NO_DATA);
                 }
-                Op::Fake(bytes) => self.client.out.extend_from_slice(&bytes),
-                Op::CloseStatement { .. } => self.client.out.extend_from_slice(backend::CLOSE_COMPLETE),
-                _ => {}
+                op => self.client.out.extend_from_slice(op.own_reply().unwrap_or_default()),
             }
         }
         self.work.clear_segment();

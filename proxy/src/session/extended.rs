@@ -399,17 +399,13 @@ impl Session {
 
     /// Ops that only a server can answer are waiting.
     fn waits_for_server(&self) -> bool {
-        self.work.ops.iter().any(|op| !matches!(op, Op::Fake(_) | Op::CloseStatement { .. }))
+        self.work.ops.iter().any(|op| op.own_reply().is_none())
     }
 
     /// Replies that waited behind nothing, when the segment ends without a server.
     fn flush_fakes(&mut self) {
-        for op in self.work.ops.drain(..) {
-            match op {
-                Op::Fake(bytes) => self.client.out.extend_from_slice(&bytes),
-                Op::CloseStatement { .. } => self.client.out.extend_from_slice(backend::CLOSE_COMPLETE),
-                _ => {}
-            }
+        for reply in self.work.ops.iter().filter_map(Op::own_reply) {
+            self.client.out.extend_from_slice(reply);
         }
         self.work.clear_segment();
     }

@@ -427,9 +427,9 @@ impl Session {
         &self.state.config.listeners[self.listener]
     }
 
-    /// The class in force: the listener's, else what the session asked for, else the user's.
+    /// The class in force.
     fn class(&self) -> Class {
-        self.listener().class.or(self.asked_class).unwrap_or(self.user().class)
+        self.listener().class_of(self.asked_class, self.user())
     }
 
     /// The highest class that the session may ask for.
@@ -541,12 +541,10 @@ impl Session {
     /// Parses that wait for a server when their segment fails before it has one: they stay with the client, and are
     /// said to a server when they are bound.
     fn acknowledge_deferred(&mut self) {
-        for op in self.work.ops.drain(..) {
+        for op in &self.work.ops {
             match op {
                 work::Op::Parse { .. } => self.client.out.extend_from_slice(backend::PARSE_COMPLETE),
-                work::Op::Fake(bytes) => self.client.out.extend_from_slice(&bytes),
-                work::Op::CloseStatement { .. } => self.client.out.extend_from_slice(backend::CLOSE_COMPLETE),
-                _ => {}
+                op => self.client.out.extend_from_slice(op.own_reply().unwrap_or_default()),
             }
         }
         self.work.clear_segment();

@@ -324,7 +324,7 @@ impl Ear<'_> {
             self.heard.fatal = Some(String::from_utf8_lossy(fields.message).into_owned());
             return Ok(Verdict::Drop);
         }
-        if is_stale(&fields) && self.is_repaired() {
+        if is_stale(&fields) && self.repair() {
             return Ok(Verdict::Drop);
         }
         self.say_held();
@@ -395,8 +395,8 @@ impl Ear<'_> {
     }
 
     /// A statement does not fit its tables any more: it will be prepared anew, and the segment said anew if nothing of
-    /// it was answered.
-    fn is_repaired(&mut self) -> bool {
+    /// it was answered, which is what it returns.
+    fn repair(&mut self) -> bool {
         let Some(Expect::Bind { id: failed } | Expect::Describe { id: Some(failed) }) = self.due() else {
             return false;
         };

@@ -1,6 +1,7 @@
 //! The simple protocol: a Query with one statement or several.
 
 use bytes::{Bytes, BytesMut};
+use pgward_config::PoolMode;
 use pgward_router::evidence::NoParams;
 use pgward_router::{Action, Analysed, Params, Statement};
 use pgward_wire::{PgError, backend, frontend};
@@ -10,7 +11,6 @@ use super::route::{Asked, Company};
 use super::work::{Effect, Effects, Op};
 use super::{Fatal, Need, Session, Step, errors, settings};
 use crate::session::settings::Change;
-use pgward_config::PoolMode;
 
 impl Session {
     pub(super) fn query(&mut self, body: &[u8]) -> Result<Step, Fatal> {

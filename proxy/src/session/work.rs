@@ -58,6 +58,17 @@ pub(crate) enum Op {
     ForeignSync { status: TxStatus },
 }
 
+impl Op {
+    /// The reply to what no server is asked for.
+    pub(crate) fn own_reply(&self) -> Option<&[u8]> {
+        match self {
+            Self::Fake(bytes) => Some(bytes),
+            Self::CloseStatement { .. } => Some(backend::CLOSE_COMPLETE),
+            _ => None,
+        }
+    }
+}
+
 /// The reply that ends the answer to a raw frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Answer {
