@@ -11,6 +11,7 @@ mod errors;
 mod extended;
 mod finish;
 mod local;
+mod lost;
 mod prepared;
 mod relay;
 mod replies;

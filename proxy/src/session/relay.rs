@@ -14,8 +14,8 @@ use pgward_wire::{PgError, backend};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::replies::{Heard, hear};
-use super::work::{Expect, Skipped, give_buffer, take_buffer};
-use super::{Attached, Client, Fatal, Flow, Lost, Need, Opening, Session, Tx, errors};
+use super::work::{Expect, give_buffer, take_buffer};
+use super::{Attached, Client, Fatal, Flow, Need, Session, Tx, errors};
 use crate::registry::Kill;
 
 /// Bytes read at once.
@@ -62,16 +62,6 @@ enum Wake {
     ClientGone,
     /// The session is to end.
     Kill(Kill),
-}
-
-/// What a server that is lost had been asked for.
-struct Asked {
-    /// A Query is among it.
-    simple: bool,
-    /// It was all of its segment, by the client's own Query or Sync.
-    closed: bool,
-    /// What it would have done to the client's names, in order.
-    names: Vec<Skipped>,
 }
 
 impl Session {
@@ -388,107 +378,6 @@ impl Session {
             self.client.inbox = take_buffer();
         }
         self.client.inbox.extend_from_slice(bytes);
-    }
-
-    /// The attached server is of no use any more: the segment goes to another node, or the client is told.
-    async fn server_gone(&mut self, why: &str) -> Result<(), Fatal> {
-        let Some(attached) = self.attached.take() else { return Ok(()) };
-        let Attached { lease, node, pin, kind, retry, mut failed, .. } = attached;
-        self.handle.detach();
-        drop(lease);
-        node.report_failure(pgward_pools::Failure::Lost);
-        self.receipts.clear();
-        let was_idle = self.work.expects.is_empty();
-        let asked = self.asked();
-        if self.work.passing > 0 {
-            // Part of a message went out: no error can be put behind it.
-            return Err(Fatal(errors::server_gone(node.id.as_str(), why, false)));
-        }
-        if retry && !self.work.answered && !failed.contains(&pin.node) {
-            failed.push(pin.node);
-            if self.go_elsewhere(failed).await.is_ok() {
-                return Ok(());
-            }
-        }
-        let unknown = !was_idle && !super::is_read(kind);
-        let error = errors::server_gone(node.id.as_str(), why, unknown);
-        if self.keeps_server() {
-            // What the session kept the server for is lost with it.
-            return Err(Fatal(error));
-        }
-        self.lose_server(&error, was_idle, asked);
-        Ok(())
-    }
-
-    /// Says the segment to another node. Nothing of its answer has reached the client.
-    async fn go_elsewhere(&mut self, failed: Vec<usize>) -> Result<(), PgError> {
-        let need = if self.sent.is_some() { super::Need::Run } else { super::Need::Describe };
-        self.pending = self.sent.take();
-        if let Some(mut pending) = self.pending.take() {
-            let again = self.decide_again(&mut pending, &failed);
-            self.pending = Some(pending);
-            again?;
-        }
-        self.try_attach(need, failed).await?;
-        if let Some(mut pending) = self.pending.take() {
-            self.record(&mut pending)?;
-            self.sent = Some(pending);
-        }
-        self.emit();
-        Ok(())
-    }
-
-    /// Tells the client that its server is lost. An open transaction is lost with it: only ROLLBACK helps.
-    fn lose_server(&mut self, error: &PgError, was_idle: bool, asked: Asked) {
-        let Asked { simple, closed, names } = asked;
-        // Also one that this server, which only described, has not heard of.
-        let in_transaction = !matches!(self.tx, Tx::Idle);
-        for name in names.into_iter().rev() {
-            self.undo(name);
-        }
-        self.drop_server();
-        self.pinned = None;
-        self.guard = None;
-        // All that was asked is answered already.
-        let untold = was_idle && (in_transaction || closed);
-        if in_transaction {
-            let lost = if untold { Lost::Untold(error.clone()) } else { Lost::Told };
-            self.tx = Tx::Opening(Opening { failed: true, lost: Some(lost), ..Opening::default() });
-        }
-        if untold {
-            return;
-        }
-        backend::put_error(&mut self.client.out, error);
-        if simple || closed {
-            let status = self.status();
-            backend::put_ready_for_query(&mut self.client.out, status);
-        } else {
-            self.skip_to_sync = true;
-        }
-    }
-
-    /// The segment cannot be answered by its server, which is closed.
-    fn fail_segment(&mut self, error: PgError) -> Result<(), Fatal> {
-        if self.work.passing > 0 {
-            return Err(Fatal(error));
-        }
-        let asked = self.asked();
-        self.lose_server(&error, false, asked);
-        Ok(())
-    }
-
-    /// What of the segment under way the server has not answered.
-    fn asked(&self) -> Asked {
-        let query = |expect: &Expect| {
-            matches!(expect, Expect::Query { .. } | Expect::RefusedQuery { .. } | Expect::CopyRows { simple: true, .. })
-        };
-        // A server that only described is left by a Sync of the proxy's; the client's own is still to come.
-        let leaving = matches!(self.work.expects.back(), Some(Expect::SilentSync));
-        Asked {
-            simple: self.work.expects.iter().any(query),
-            closed: self.closed && !leaving,
-            names: self.work.expects.iter().filter_map(Expect::skipped).collect(),
-        }
     }
 
     /// The client vanished. A statement that was sent whole is let finish, as PostgreSQL would, unless it only reads;
