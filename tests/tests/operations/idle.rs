@@ -45,3 +45,36 @@ async fn who_is_silent_in_a_transaction_is_sent_away_also_behind_a_flush() {
     let primary = pgward.on_server("us-east-patients/primary").await;
     assert_eq!(answers(&primary, "SELECT count(*) FROM patients WHERE mrn = 'SILENT'").await, "0");
 }
+
+/// What a server says unasked begins no transaction.
+#[tokio::test]
+async fn who_only_listens_is_not_idle_in_a_transaction() {
+    let pgward = start(Options { shards: 1, replicas: 0, patients: 80, tune: impatient }).await;
+    let mut listener = WireClient::login(pgward.port("general"), "app", "demo-app").await;
+    listener.query("LISTEN arrivals").await;
+    let speaker = pgward.app().await;
+    for word in ["first", "second"] {
+        speaker.simple_query(&format!("NOTIFY arrivals, '{word}'")).await.unwrap();
+        assert_eq!(listener.frame().await.expect("the listener is still there").tag, b'A', "{word}");
+        // Longer than anybody may be silent in a transaction, and than it takes to be found.
+        tokio::time::sleep(Duration::from_secs(4)).await;
+    }
+    let frames = listener.query("SELECT 1").await;
+    assert_eq!(frames.iter().map(|frame| char::from(frame.tag)).collect::<String>(), "TDCZ");
+}
+
+/// A statement that waited in the proxy for the answer to another is running, and its client has nothing to say.
+#[tokio::test]
+async fn who_waits_for_a_long_statement_is_not_idle_in_a_transaction() {
+    let pgward = start(Options { shards: 1, replicas: 0, patients: 80, tune: impatient }).await;
+    let mut client = WireClient::login(pgward.port("general"), "app", "demo-app").await;
+    client.query("BEGIN").await;
+    let mut both = BytesMut::new();
+    frontend::put_query(&mut both, b"SELECT 1");
+    frontend::put_query(&mut both, b"SELECT pg_sleep(4)");
+    client.send(&both).await;
+    for _ in 0..2 {
+        let frames = client.until_ready().await;
+        assert_eq!(frames.iter().map(|frame| char::from(frame.tag)).collect::<String>(), "TDCZ");
+    }
+}

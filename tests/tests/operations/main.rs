@@ -4,6 +4,7 @@
 
 mod cancels;
 mod copy;
+mod describer;
 mod idle;
 mod load;
 mod lost;
