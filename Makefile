@@ -12,7 +12,7 @@ TARGET = $(shell $(CARGO) metadata --format-version 1 --no-deps 2>/dev/null | se
 ENV = . ./scripts/build-env
 PG_ENV = $(if $(PG),PGWARD_PG=$$(scripts/postgresql $(PG)) && export PGWARD_PG &&)
 
-.PHONY: demo test fuzz bench lint deps
+.PHONY: demo test fuzz bench release lint deps
 
 demo: deps
 	$(ENV) && $(CARGO) build --release -p pgward
@@ -26,9 +26,13 @@ test: deps
 fuzz: deps
 	scripts/fuzz
 
+# The program to deploy, built with the profile of a training run: target/release-profiled/pgward.
+release: deps
+	$(PG_ENV) scripts/release
+
 bench: deps
-	$(ENV) && $(CARGO) build --release -p pgward
-	$(ENV) && PGWARD=$(TARGET)/release/pgward scripts/bench $(ARGS)
+	$(PG_ENV) scripts/release --if-changed
+	PGWARD=$(TARGET)/release-profiled/pgward scripts/bench $(ARGS)
 
 lint: deps
 	$(CARGO) fmt --all --check
