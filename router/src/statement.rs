@@ -101,6 +101,13 @@ pub struct Statement {
     pub(crate) refusal: Option<crate::refusal::Refusal>,
 }
 
+impl Statement {
+    /// Why no value can make this statement acceptable, where that is so.
+    pub fn own_refusal(&self) -> Option<&crate::refusal::Refusal> {
+        self.refusal.as_ref()
+    }
+}
+
 /// A table that a statement names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TableUse {

@@ -6,10 +6,10 @@
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use pgward_router::{Action, Params};
+use pgward_router::{Action, Analysed, Params};
 use pgward_wire::frontend::{self, Bind, Object};
 use pgward_wire::tag::frontend as tag;
-use pgward_wire::{backend, frame};
+use pgward_wire::{PgError, backend, frame};
 
 use super::prepared::Prepared;
 use super::route::{Asked, Company};
@@ -53,6 +53,10 @@ impl Session {
             self.refuse(&errors::several_in_parse(), false);
             return Ok(Step::Done);
         }
+        if let Err(error) = self.check_parse(&analysed) {
+            self.refuse(&error, false);
+            return Ok(Step::Done);
+        }
         let types: Box<[u32]> = parse.param_types().collect();
         let statement = if parse.name.is_empty() {
             let statement = Arc::new(Prepared::new(parse.text, types, analysed));
@@ -82,6 +86,15 @@ impl Session {
             self.emit();
         }
         Ok(Step::Done)
+    }
+
+    /// What no value can make acceptable is refused before a server sees it.
+    fn check_parse(&self, analysed: &Analysed) -> Result<(), PgError> {
+        let Some(statement) = analysed.shape.statements.first() else { return Ok(()) };
+        let Some(refusal) = statement.own_refusal() else { return Ok(()) };
+        let (fingerprint, reads_only) = (&*analysed.shape.fingerprint, statement.reads_only);
+        self.record_refusal(refusal, &Asked { fingerprint, reads_only, ..Asked::default() });
+        Err(errors::refusal(refusal))
     }
 
     /// Statements whose Parse no server needs to see: PostgreSQL's parser has accepted them, and they name nothing.

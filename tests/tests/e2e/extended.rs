@@ -298,3 +298,57 @@ async fn a_server_closes_what_was_unused_for_longest() {
         }
     }
 }
+
+fn put_bind_of(out: &mut BytesMut, statement: &[u8]) {
+    put(out, b'B', &[b"\0", statement, b"\0\0\0\0\0\0\0"].concat());
+}
+
+#[tokio::test]
+async fn what_no_value_makes_acceptable_is_refused_at_its_parse() {
+    let (pgward, mut client) = (shared().await, session().await);
+    let since = pgward.records().all.len();
+    let statements: [(&[u8], &str); 3] = [
+        (b"SELECT * FROM nobody_declared", "PW003"),
+        (b"CALL p()", "PW008"),
+        (b"SELECT family_name FROM patients", "PW001"),
+    ];
+    for (sql, code) in statements {
+        let mut out = BytesMut::new();
+        frontend::put_parse(&mut out, b"refused", sql, &[]);
+        frontend::put_describe_statement(&mut out, b"refused");
+        frontend::put_sync(&mut out);
+        put_bind_of(&mut out, b"refused");
+        frontend::put_sync(&mut out);
+        client.send(&out).await;
+        let frames = client.until_ready().await;
+        assert_eq!((tags(&frames).as_str(), frames[0].field(b'C').unwrap().as_str()), ("EZ", code));
+        let frames = client.until_ready().await;
+        assert_eq!((tags(&frames).as_str(), frames[0].field(b'C').unwrap().as_str()), ("EZ", "26000"));
+    }
+    let records = pgward.records();
+    let records = records.decisions_from(since, "general", &client.address());
+    let codes: Vec<_> = records.iter().map(|record| record["sqlstate"].as_str().unwrap()).collect();
+    assert_eq!(codes, ["PW003", "PW008", "PW001"], "each once");
+}
+
+#[tokio::test]
+async fn a_refused_parse_fails_its_transaction() {
+    let (pgward, mut client) = (shared().await, session().await);
+    let read = format!("SELECT 1 FROM patients WHERE id = '{}'", pgward.patient("eu-west", 32).id);
+    // Before the transaction has a server, and after.
+    for read in [None, Some(&read)] {
+        client.query("BEGIN").await;
+        if let Some(read) = read {
+            assert_eq!(tags(&client.query(read).await), "TDCZ");
+        }
+        let mut out = BytesMut::new();
+        frontend::put_parse(&mut out, b"", b"SELECT * FROM nobody_declared", &[]);
+        frontend::put_sync(&mut out);
+        client.send(&out).await;
+        let frames = client.until_ready().await;
+        assert_eq!((tags(&frames).as_str(), frames[0].field(b'C').unwrap().as_str()), ("EZ", "PW003"));
+        assert_eq!(frames.last().unwrap().body, b"E");
+        let frames = client.query("COMMIT").await;
+        assert_eq!(frames[0].body, b"ROLLBACK\0");
+    }
+}

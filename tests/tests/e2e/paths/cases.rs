@@ -41,6 +41,8 @@ pub(super) struct Case {
     pub(super) before: &'static str,
     /// What PREPARE of it comes to: an SQLSTATE, or that it is prepared.
     pub(super) prepare: Option<&'static str>,
+    /// Its values are what it is refused for.
+    pub(super) by_value: bool,
 }
 
 impl Case {
@@ -59,6 +61,7 @@ impl Case {
             before: "us-east",
             // Patient tables have no SQL-level PREPARE, whoever's rows these are.
             prepare: Some(if utility { "42601" } else { "0A000" }),
+            by_value: false,
         }
     }
 
@@ -78,6 +81,11 @@ impl Case {
 
     pub(super) fn before(&self, pgward: &Deployment) -> String {
         format!("SELECT 'before' FROM patients WHERE id = '{}'", pgward.patient(self.before, 60).id)
+    }
+
+    /// Refused whatever its values are.
+    pub(super) fn is_refused_at_parse(&self) -> bool {
+        matches!(self.expect, Expect::Refused(_)) && !self.by_value
     }
 
     /// What is expected behind another statement: on the shard of that, or not at all.
@@ -133,17 +141,18 @@ pub(super) fn refused(pgward: &Deployment) -> Vec<Case> {
     let change = "UPDATE icd10_codes SET title = 'x' WHERE code = 'I10' RETURNING NODE";
     let case = |name, form, sql: &str, patient: &str, code| Case::new(name, form, sql, patient, Expect::Refused(code));
     let prepare = |code, case| Case { prepare: Some(code), ..case };
+    let by_value = |case| Case { by_value: true, ..case };
     vec![
         case("no patient", Select, "SELECT NODE FROM patients", "", "PW001"),
         case("no patient's row", Returning, "DELETE FROM encounters RETURNING NODE", "", "PW001"),
-        case("an empty list", Select, "SELECT NODE FROM patients WHERE id = ANY ('{}')", "", "PW001"),
-        case("two regions", Select, &two, &east, "PW002"),
+        by_value(case("an empty list", Select, "SELECT NODE FROM patients WHERE id = ANY ('{}')", "", "PW001")),
+        by_value(case("two regions", Select, &two, &east, "PW002")),
         prepare("PW003", case("an undeclared table", Select, "SELECT NODE FROM nobody_declared", "", "PW003")),
-        case("an unknown patient", Select, read, unknown, "PW004"),
-        case("an unknown patient's write", Returning, write, unknown, "PW004"),
-        case("a foreign origin", Select, read, &east, "PW005").far_away(),
-        case("a foreign origin's write", Returning, write, &east, "PW005").far_away(),
-        case("a key that is none", Select, read, "nonsense", "PW007"),
+        by_value(case("an unknown patient", Select, read, unknown, "PW004")),
+        by_value(case("an unknown patient's write", Returning, write, unknown, "PW004")),
+        by_value(case("a foreign origin", Select, read, &east, "PW005")).far_away(),
+        by_value(case("a foreign origin's write", Returning, write, &east, "PW005")).far_away(),
+        by_value(case("a key that is none", Select, read, "nonsense", "PW007")),
         case("no key", Select, "SELECT NODE FROM patients WHERE id = NULL", "", "PW001"),
         prepare("PW008", case("a reference table's write", Returning, change, "", "PW008")),
         prepare(
@@ -162,9 +171,9 @@ pub(super) fn refused(pgward: &Deployment) -> Vec<Case> {
         case("a procedure", Utility, "CALL p()", "", "PW008"),
         case("a new role", Utility, "CREATE ROLE stranger", "", "PW008"),
         case("two phases", Utility, "PREPARE TRANSACTION 'x'", "", "PW008"),
-        case("a class above the ceiling", Utility, "SET pgward.priority = 'emergency'", "", "PW009"),
-        case("an unserved region", Returning, &insert("atlantis"), unknown, "PW010"),
-        case("a contradicted region", Returning, &insert("eu-west"), &east, "PW013"),
+        by_value(case("a class above the ceiling", Utility, "SET pgward.priority = 'emergency'", "", "PW009")),
+        by_value(case("an unserved region", Returning, &insert("atlantis"), unknown, "PW010")),
+        by_value(case("a contradicted region", Returning, &insert("eu-west"), &east, "PW013")),
         case("a role", Utility, "SET ROLE postgres", "", "0A000"),
         case("no SQL", Utility, "SELEC 1", "", "42601"),
     ]

@@ -56,6 +56,8 @@ pub(super) fn expected(case: &Case, path: Path) -> Outcome {
     let Answer { text, record, refused } = Answer::new(case, case.expect);
     match path {
         Path::Simple | Path::Unnamed | Path::Parameter => outcome(&format!("{text} I"), &record),
+        // What its Parse is refused for leaves nothing to bind.
+        Path::Named if case.is_refused_at_parse() => outcome(&format!("{text} I | 26000 I | 26000 I"), &record),
         Path::Named => outcome(&format!("nothing I | {text} I | {text} I"), &format!("{record} | {record}")),
         Path::BehindSync => {
             outcome(&format!("before I | {text} I"), &format!("{} | {record}", before(case, "replica")))
@@ -129,22 +131,9 @@ fn cursor(case: &Case) -> Outcome {
 /// Where a refusal is another one than by itself.
 fn otherwise(case: &Case, path: Path) -> Option<Outcome> {
     let (answers, records) = match (case.name, path) {
-        // A Parse of text that is no SQL leaves nothing to bind.
-        ("no SQL", Path::Named) => ("42601 I | 26000 I | 26000 I", "refused 42601"),
         // PgWard's own settings stand alone; refused for its form, which is no decision.
         ("a class above the ceiling", Path::Several | Path::Block) => ("0A000 I", ""),
-        // A Parse alone is answered by the home shard, whose server knows no such table, and no such procedure.
-        ("an undeclared table", Path::Named) => ("42P01 I | 26000 I | 26000 I", ""),
-        ("a procedure", Path::Named) => ("42883 I | 26000 I | 26000 I", ""),
         // In a transaction that has its server, that server parses first, and may fail with an error of its own.
-        ("an undeclared table", Path::Pipelined) => ("42P01 I", "read us-east-patients/primary | refused PW003"),
-        ("a procedure", Path::Pipelined) => ("42883 I", "read us-east-patients/primary | refused PW008"),
-        ("an undeclared table", Path::Extended) => {
-            ("BEGIN T | before T | 42P01 E | ROLLBACK I", "read us-east-patients/primary | refused PW003")
-        }
-        ("a procedure", Path::Extended) => {
-            ("BEGIN T | before T | 42883 E | ROLLBACK I", "read us-east-patients/primary | refused PW008")
-        }
         ("a key that is none", Path::Pipelined) => ("22P02 I", "read us-east-patients/primary | refused PW007"),
         _ => return None,
     };
