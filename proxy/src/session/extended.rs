@@ -259,10 +259,21 @@ impl Session {
 
     pub(super) fn execute(&mut self, frame: &[u8], body: &[u8]) -> Result<Step, Fatal> {
         let execute = frontend::Execute::from_body(body)?;
+        if let Some(error) = self.denied.take() {
+            self.refuse(&error, false);
+            return Ok(Step::Done);
+        }
         // A statement of the proxy's own runs to its end at once; its portal cannot be run again.
         if let Some(at) = self.local_portals.iter().position(|(portal, _)| **portal == *execute.portal) {
-            if self.describes() && matches!(first_action(&self.local_portals[at].1), Some(Action::CopyFrom(_))) {
-                return Ok(self.leave_describer());
+            let statement = &self.local_portals[at].1;
+            if matches!(first_action(statement), Some(Action::CopyFrom(_))) {
+                if self.describes() {
+                    return Ok(self.leave_describer());
+                }
+                // The client is told to send rows before a server is known: all that stands before must be answered.
+                if self.attached.is_none() && self.waits_for_others(statement.id) {
+                    return Ok(Step::Attach(Need::Describe));
+                }
             }
             let (_, statement) = self.local_portals.swap_remove(at);
             return Ok(self.execute_local(&statement));
@@ -411,8 +422,16 @@ impl Session {
     }
 
     /// Ops that only a server can answer are waiting.
-    fn waits_for_server(&self) -> bool {
+    pub(super) fn waits_for_server(&self) -> bool {
         self.work.ops.iter().any(|op| op.own_reply().is_none())
+    }
+
+    /// The same, apart from Parse and Describe of this statement.
+    fn waits_for_others(&self, id: u64) -> bool {
+        self.work.ops.iter().any(|op| match op {
+            Op::Parse { statement, .. } | Op::Describe { statement, .. } => statement.id != id,
+            op => op.own_reply().is_none(),
+        })
     }
 
     /// Replies that waited behind nothing, when the segment ends without a server.

@@ -530,25 +530,32 @@ impl Session {
             self.emit();
             self.closed |= simple;
         } else {
-            self.acknowledge_deferred();
-            self.client.out.extend_from_slice(&bytes);
-            if simple {
-                self.reply_ready();
+            let deferred = self.fail_deferred(&bytes);
+            if simple && !deferred {
+                return self.reply_ready();
             }
+            self.skip_to_sync = true;
+            return;
         }
         self.skip_to_sync |= !simple;
     }
 
-    /// Parses that wait for a server when their segment fails before it has one: they stay with the client, and are
-    /// said to a server when they are bound.
-    fn acknowledge_deferred(&mut self) {
-        for op in &self.work.ops {
-            match op {
-                work::Op::Parse { .. } => self.client.out.extend_from_slice(backend::PARSE_COMPLETE),
-                op => self.client.out.extend_from_slice(op.own_reply().unwrap_or_default()),
-            }
+    /// The segment fails before it has a server: the error answers the first message that waits for one, and what stands
+    /// behind that is skipped, since no server has said that it would take it. Whether there was such a message.
+    fn fail_deferred(&mut self, error: &[u8]) -> bool {
+        let mut ops = std::mem::take(&mut self.work.ops);
+        let answered = ops.iter().position(|op| op.own_reply().is_none());
+        let upto = answered.unwrap_or(ops.len());
+        for reply in ops[..upto].iter().filter_map(work::Op::own_reply) {
+            self.client.out.extend_from_slice(reply);
         }
+        self.client.out.extend_from_slice(error);
+        for skipped in ops.drain(upto..).rev().filter_map(work::Op::into_skipped) {
+            self.undo(skipped);
+        }
+        self.work.ops = ops;
         self.work.clear_segment();
+        answered.is_some()
     }
 }
 

@@ -26,6 +26,10 @@ impl Session {
         if let Some(pending) = self.pending.take() {
             return Ok(self.run_query(sql, pending));
         }
+        // What stands before it without a Sync is answered first.
+        if self.attached.is_none() && self.waits_for_server() {
+            return Ok(Step::Attach(Need::Describe));
+        }
         let analysed = match self.state.analyser.analyse(sql) {
             Ok(analysed) => analysed,
             Err(refusal) => {

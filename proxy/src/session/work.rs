@@ -67,6 +67,15 @@ impl Op {
             _ => None,
         }
     }
+
+    /// What is undone of the client's names when it is skipped.
+    pub(crate) fn into_skipped(self) -> Option<Skipped> {
+        match self {
+            Self::Parse { statement, name } => Some(Skipped::Parse { name, id: statement.id }),
+            Self::CloseStatement { name, statement } => Some(Skipped::Close { name, statement }),
+            _ => None,
+        }
+    }
 }
 
 /// The reply that ends the answer to a raw frame.

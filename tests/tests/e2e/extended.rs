@@ -352,3 +352,67 @@ async fn a_refused_parse_fails_its_transaction() {
         assert_eq!(frames[0].body, b"ROLLBACK\0");
     }
 }
+
+/// No server has been asked: the error answers the Parse, and nothing behind it has happened.
+#[tokio::test]
+async fn what_fails_before_it_has_a_server_is_answered_in_turn_and_truly() {
+    let mut client = session().await;
+    let mut out = BytesMut::new();
+    frontend::put_parse(&mut out, b"kept", b"SELECT 1", &[]);
+    frontend::put_sync(&mut out);
+    client.send(&out).await;
+    assert_eq!(tags(&client.until_ready().await), "1Z");
+
+    out.clear();
+    frontend::put_parse(&mut out, b"wrong", b"SELECT nosuch FROM patients WHERE id = $1", &[]);
+    frontend::put_describe_statement(&mut out, b"wrong");
+    frontend::put_close_statement(&mut out, b"kept");
+    frontend::put_parse(&mut out, b"", READ.as_bytes(), &[]);
+    put_bind(&mut out, "nonsense");
+    frontend::put_sync(&mut out);
+    for statement in [&b"wrong"[..], b"kept"] {
+        put_bind_of(&mut out, statement);
+        put(&mut out, b'E', b"\0\0\0\0\0");
+        frontend::put_sync(&mut out);
+    }
+    client.send(&out).await;
+    let frames = client.until_ready().await;
+    assert_eq!((tags(&frames).as_str(), frames[0].field(b'C').unwrap().as_str()), ("EZ", "PW007"));
+    let frames = client.until_ready().await;
+    assert_eq!((tags(&frames).as_str(), frames[0].field(b'C').unwrap().as_str()), ("EZ", "26000"));
+    assert_eq!(tags(&client.until_ready().await), "2DCZ", "it is not closed");
+}
+
+#[tokio::test]
+async fn what_stands_before_a_copy_or_a_query_is_answered_by_a_server() {
+    let mut client = session().await;
+    let mut out = BytesMut::new();
+    frontend::put_parse(&mut out, b"described", b"SELECT 1 AS one", &[]);
+    frontend::put_describe_statement(&mut out, b"described");
+    frontend::put_parse(&mut out, b"", b"COPY encounters FROM STDIN", &[]);
+    put(&mut out, b'B', b"\0\0\0\0\0\0\0\0");
+    put(&mut out, b'E', b"\0\0\0\0\0");
+    frontend::put_sync(&mut out);
+    put(&mut out, b'f', b"no rows\0");
+    frontend::put_sync(&mut out);
+    client.send(&out).await;
+    let frames = client.until_ready().await;
+    assert_eq!(tags(&frames), "1tT12GEZ", "{frames:?}");
+
+    out.clear();
+    frontend::put_parse(&mut out, b"", b"SELECT nosuch", &[]);
+    frontend::put_query(&mut out, b"BEGIN");
+    frontend::put_sync(&mut out);
+    client.send(&out).await;
+    let frames = client.until_ready().await;
+    assert_eq!((tags(&frames).as_str(), frames[0].field(b'C').unwrap().as_str()), ("EZ", "42703"));
+    assert_eq!(frames[1].body, b"I", "the Query is skipped");
+
+    out.clear();
+    frontend::put_parse(&mut out, b"", b"SELECT 1", &[]);
+    frontend::put_query(&mut out, b"BEGIN");
+    client.send(&out).await;
+    let frames = client.until_ready().await;
+    assert_eq!(tags(&frames), "1CZ");
+    assert_eq!(frames[2].body, b"T");
+}
