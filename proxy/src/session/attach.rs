@@ -16,6 +16,9 @@ use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
 use super::work::Expect;
 use super::{Attached, Need, Opening, Session, Tx, errors, settings};
 
+/// A Query that fails in the server's parser, and with it the transaction.
+const FAILS: &str = "PGWARD_FAILS_THE_TRANSACTION";
+
 /// Where a segment goes.
 struct Way {
     pin: Pin,
@@ -108,26 +111,46 @@ impl Session {
         let describe_only = need == Need::Describe;
         let steps = !describe_only && self.opens_with_steps();
         self.bring_to_settings(&mut lease, &node, steps).await?;
-        if steps && let Tx::Opening(Opening { texts, .. }) = &self.tx {
-            // Savepoints and parameters may fail: the statement must not run without them.
-            let texts = String::from_utf8_lossy(texts).into_owned();
-            if let Some(error) =
-                self.ask_in_time(&mut lease, &texts).await.map_err(|error| Setup::lost(&node, &error))?
-            {
-                if let Tx::Opening(opening) = &mut self.tx {
-                    opening.failed = true;
-                }
-                return Err(Setup::Refused(error));
-            }
-            self.tx = Tx::Open(TxStatus::InTransaction);
+        if steps {
+            self.open_transaction(&mut lease, &node).await?;
         }
         self.install(lease, node, way, describe_only, failed, Instant::now());
         Ok(())
     }
 
+    /// Tells a server the transaction's steps by themselves: savepoints and parameters may fail, and the statement must
+    /// not run without them.
+    async fn open_transaction(&mut self, lease: &mut Lease, node: &Node) -> Result<(), Setup> {
+        let Tx::Opening(Opening { texts, failed, .. }) = &self.tx else { return Ok(()) };
+        let texts = match &texts[..] {
+            // One whose server was lost with all that it knew.
+            [] => "BEGIN".to_owned(),
+            texts => String::from_utf8_lossy(texts).into_owned(),
+        };
+        let failed = *failed;
+        let mut asked = self.ask_in_time(lease, &texts).await.map_err(|error| Setup::lost(node, &error))?;
+        if failed {
+            // The client's ROLLBACK or ROLLBACK TO, which is the first of several statements, meets what it would meet
+            // if the server had seen all.
+            if asked.status == TxStatus::InTransaction {
+                asked = self.ask_in_time(lease, FAILS).await.map_err(|error| Setup::lost(node, &error))?;
+            }
+            if asked.status != TxStatus::Failed {
+                return Err(Setup::Refused(errors::internal("a failed transaction could not be failed on its server")));
+            }
+        } else if let Some(error) = asked.failure {
+            if let Tx::Opening(opening) = &mut self.tx {
+                opening.failed = true;
+            }
+            return Err(Setup::Refused(error));
+        }
+        self.tx = Tx::Open(asked.status);
+        Ok(())
+    }
+
     /// Whether the transaction has more than its BEGIN to tell to its server.
     fn opens_with_steps(&self) -> bool {
-        matches!(&self.tx, Tx::Opening(Opening { texts, begin, .. }) if texts.len() > *begin)
+        matches!(&self.tx, Tx::Opening(Opening { texts, begin, failed, .. }) if *failed || texts.len() > *begin)
     }
 
     /// Attaches the server of the decision at hand without waiting for anything: `false` when that cannot be, and the
@@ -197,15 +220,15 @@ impl Session {
     }
 
     /// A step of the proxy's own, which a server that is well does at once.
-    async fn ask_in_time(&mut self, lease: &mut Lease, sql: &str) -> std::io::Result<Option<PgError>> {
+    async fn ask_in_time(&mut self, lease: &mut Lease, sql: &str) -> std::io::Result<Asked> {
         let patience = self.state.config.proxy.connect_timeout;
         let mut changed = BytesMut::new();
-        let asked = tokio::time::timeout(patience, ask(lease, sql, &mut changed)).await;
-        let failure = asked.unwrap_or_else(|late| Err(late.into()))?;
-        if failure.is_none() {
+        let asked = tokio::time::timeout(patience, converse(lease, sql, &mut changed)).await;
+        let asked = asked.unwrap_or_else(|late| Err(late.into()))?;
+        if asked.failure.is_none() {
             self.client.out.extend_from_slice(&changed);
         }
-        Ok(failure)
+        Ok(asked)
     }
 
     /// Parameters that some server has accepted before go ahead of the statement in the same write; new ones are tried
@@ -222,7 +245,8 @@ impl Session {
         }
         let mut sql = String::new();
         settings::difference(&lease.memory.settings, &self.settings, &mut sql);
-        if let Some(error) = self.ask_in_time(lease, &sql).await.map_err(|error| Setup::lost(node, &error))? {
+        let asked = self.ask_in_time(lease, &sql).await.map_err(|error| Setup::lost(node, &error))?;
+        if let Some(error) = asked.failure {
             return Err(Setup::Refused(error));
         }
         self.settings_accepted = true;
@@ -249,6 +273,16 @@ impl Setup {
 /// Sends a Query of the proxy's own and waits for its end, or until the node is declared down; the error that the
 /// server answered, if it did. The ParameterStatus messages in its answer are appended to `changed`.
 pub(crate) async fn ask(lease: &mut Lease, sql: &str, changed: &mut BytesMut) -> std::io::Result<Option<PgError>> {
+    Ok(converse(lease, sql, changed).await?.failure)
+}
+
+/// What a server answered to a Query of the proxy's own.
+struct Asked {
+    failure: Option<PgError>,
+    status: TxStatus,
+}
+
+async fn converse(lease: &mut Lease, sql: &str, changed: &mut BytesMut) -> std::io::Result<Asked> {
     let mut bytes = BytesMut::new();
     settings::put(&mut bytes, sql);
     // A simple Query destroys the unnamed statement.
@@ -268,7 +302,10 @@ pub(crate) async fn ask(lease: &mut Lease, sql: &str, changed: &mut BytesMut) ->
                     failure = Some(PgError::from(pgward_wire::backend::error_fields(&message[5..]).map_err(invalid)?));
                 }
                 tag::PARAMETER_STATUS => changed.extend_from_slice(&message),
-                tag::READY_FOR_QUERY => return Ok(failure),
+                tag::READY_FOR_QUERY => {
+                    let status = pgward_wire::backend::ready_for_query(&message[5..]).map_err(invalid)?;
+                    return Ok(Asked { failure, status });
+                }
                 _ => {}
             }
         }

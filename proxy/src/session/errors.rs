@@ -62,6 +62,12 @@ pub(super) fn chain_outside(tag: &str) -> PgError {
     PgError::error("25P01", format!("{tag} AND CHAIN can only be used in transaction blocks"))
 }
 
+pub(super) fn chain_lost() -> PgError {
+    PgError::error("0A000", "AND CHAIN is not supported in a transaction whose server is lost")
+        .with_detail("What the transaction was begun with is lost, too.")
+        .with_hint("ROLLBACK, and begin anew.")
+}
+
 pub(super) fn portal_exists(name: &[u8]) -> PgError {
     PgError::error("42P03", format!("cursor \"{}\" already exists", String::from_utf8_lossy(name)))
 }

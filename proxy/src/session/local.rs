@@ -63,10 +63,31 @@ impl Session {
 
     /// Whether statements of this sort can run at all, as things stand.
     pub(super) fn check_runnable(&self, action: &Action) -> Result<(), PgError> {
-        match (&self.tx, action) {
-            (Tx::Opening(Opening { lost: Some(Lost::Untold(error)), .. }), _) => Err(error.clone()),
-            (Tx::Opening(opening), _) if opening.failed => Err(errors::transaction_failed()),
-            (_, Action::Execute(name)) if self.pinned.is_none() => Err(errors::no_prepared_statement(name)),
+        self.check_not_failed()?;
+        self.check_prepared(action)
+    }
+
+    /// Whether the transaction, as far as the proxy holds it, has not failed.
+    pub(super) fn check_not_failed(&self) -> Result<(), PgError> {
+        match &self.tx {
+            Tx::Opening(Opening { lost: Some(Lost::Untold(error)), .. }) => Err(error.clone()),
+            Tx::Opening(opening) if opening.failed => Err(errors::transaction_failed()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether the next transaction can be like this one.
+    pub(super) fn check_chain(&self) -> Result<(), PgError> {
+        match &self.tx {
+            Tx::Opening(Opening { lost: Some(_), .. }) => Err(errors::chain_lost()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether an EXECUTE has something to execute.
+    pub(super) fn check_prepared(&self, action: &Action) -> Result<(), PgError> {
+        match action {
+            Action::Execute(name) if self.pinned.is_none() => Err(errors::no_prepared_statement(name)),
             _ => Ok(()),
         }
     }
@@ -81,6 +102,7 @@ impl Session {
                 return Err(error);
             }
             (Action::RollbackTo, Tx::Opening(Opening { lost: Some(_), .. })) => self.check_runnable(action)?,
+            (Action::Commit { chain: true } | Action::Rollback { chain: true }, _) => self.check_chain()?,
             (Action::Commit { .. } | Action::Rollback { .. } | Action::RollbackTo, _) => {}
             (Action::Begin { .. }, Tx::Idle | Tx::Open(_)) => {}
             _ => self.check_runnable(action)?,

@@ -9,7 +9,7 @@ use smallvec::SmallVec;
 
 use super::route::{Asked, Company};
 use super::work::{Effect, Effects, Op};
-use super::{Fatal, Need, Session, Step, errors, settings};
+use super::{Fatal, Lost, Need, Opening, Session, Step, Tx, errors, settings};
 use crate::session::settings::Change;
 
 impl Session {
@@ -99,16 +99,31 @@ impl Session {
     /// stand among them.
     fn check_several(&self, analysed: &Analysed) -> Result<(), PgError> {
         let prepares = analysed.shape.statements.iter().any(|statement| matches!(statement.action, Action::Prepare(_)));
+        if let Some(first) = analysed.shape.statements.first() {
+            self.check_first(&first.action)?;
+        }
         for statement in &analysed.shape.statements {
             match &statement.action {
                 Action::CopyFrom(copy) if self.must_guard(copy) => return Err(errors::copy_among_several()),
                 Action::Deallocate(_) | Action::Discard { .. } => return Err(errors::forgetting_among_several()),
                 action if self.is_proxys_own(action) => return Err(errors::own_setting_among_several()),
                 Action::Execute(_) if prepares => {}
-                action => self.check_runnable(action)?,
+                action => self.check_prepared(action)?,
             }
         }
         Ok(())
+    }
+
+    /// What ends a failed transaction, or its failure, lets the statements behind it run.
+    fn check_first(&self, action: &Action) -> Result<(), PgError> {
+        match (action, &self.tx) {
+            (Action::Rollback { chain: true }, _) => self.check_chain(),
+            (Action::Rollback { chain: false }, _) => Ok(()),
+            (Action::Commit { chain: true }, Tx::Opening(Opening { lost: Some(Lost::Told), .. })) => self.check_chain(),
+            (Action::Commit { .. }, Tx::Opening(Opening { lost: None | Some(Lost::Told), .. })) => Ok(()),
+            (Action::RollbackTo, Tx::Opening(Opening { lost: None, .. })) => Ok(()),
+            _ => self.check_not_failed(),
+        }
     }
 
     /// What the success of each statement will change; `None` when none changes anything.

@@ -122,3 +122,45 @@ async fn several_statements_of_one_message_are_one_transaction() {
     let delete = format!("DELETE FROM allergies WHERE patient_id = '{id}' AND substance LIKE 'Batch%'");
     client.simple_query(&delete).await.unwrap();
 }
+
+/// The answers to a Query: the first value of each row, the tags, an SQLSTATE, and the transaction's status.
+async fn told(client: &mut WireClient, sql: &str) -> String {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim_end_matches('\0').to_owned();
+    let frames = client.query(sql).await;
+    let one = |frame: &pgward_tests::Frame| match frame.tag {
+        b'D' => Some(text(&frame.body[6..])),
+        b'C' | b'Z' => Some(text(&frame.body)),
+        b'E' => frame.field(b'C'),
+        _ => None,
+    };
+    frames.iter().filter_map(one).collect::<Vec<_>>().join(" | ")
+}
+
+/// Here the transaction has no server when it fails.
+#[tokio::test]
+async fn what_ends_a_failed_transaction_may_stand_before_other_statements() {
+    let mut client = WireClient::login(shared().await.port("general"), "app", "demo-app").await;
+    let fail = "SELECT * FROM nobody_declared";
+    let cases: [(&[&str], &str, &str); 7] = [
+        (&[], "ROLLBACK; SELECT 1", "ROLLBACK | 1 | SELECT 1 | I"),
+        (&[], "COMMIT; SELECT 1", "ROLLBACK | 1 | SELECT 1 | I"),
+        (&[], "ROLLBACK; BEGIN READ ONLY; SHOW transaction_read_only", "ROLLBACK | BEGIN | on | SHOW | T"),
+        (&[], "ROLLBACK AND CHAIN; SELECT 1", "ROLLBACK | 1 | SELECT 1 | T"),
+        (
+            &["SAVEPOINT a", "SET work_mem TO '77kB'", "SAVEPOINT b"],
+            "ROLLBACK TO b; SHOW work_mem",
+            "ROLLBACK | 77kB | SHOW | T",
+        ),
+        (&[], "SELECT 1; ROLLBACK", "25P02 | E"),
+        (&[], "ROLLBACK TO nosuch; SELECT 1", "3B001 | E"),
+    ];
+    for (steps, sql, answer) in cases {
+        told(&mut client, "BEGIN").await;
+        for step in steps {
+            told(&mut client, step).await;
+        }
+        assert_eq!(told(&mut client, fail).await, "PW003 | E");
+        assert_eq!(told(&mut client, sql).await, answer, "{sql}");
+        told(&mut client, "ROLLBACK").await;
+    }
+}

@@ -44,3 +44,19 @@ async fn no_savepoint_brings_back_what_is_lost() {
     client.simple_query("ROLLBACK").await.unwrap();
     nothing_was_written(&pgward).await;
 }
+
+/// What it was begun with is lost, too: a chained one would be none.
+#[tokio::test]
+async fn no_transaction_is_chained_to_what_is_lost() {
+    let (pgward, client) = interrupted().await;
+    assert_eq!(sqlstate(client.simple_query("ROLLBACK AND CHAIN; SELECT 1").await), "0A000");
+    assert_eq!(sqlstate(client.simple_query("ROLLBACK AND CHAIN").await), "0A000");
+    let id = pgward.patient("us-east", 0).id;
+    let write = format!("UPDATE patients SET mrn = 'LOST' WHERE id = '{id}'");
+    assert_eq!(sqlstate(client.simple_query(&write).await), "25P02");
+    client.simple_query(&format!("ROLLBACK; {}", write.replace("LOST", "FOUND"))).await.unwrap();
+    client.simple_query("ROLLBACK").await.unwrap();
+    nothing_was_written(&pgward).await;
+    let primary = pgward.on_server("us-east-patients/primary").await;
+    assert_eq!(answers(&primary, "SELECT count(*) FROM patients WHERE mrn = 'FOUND'").await, "1");
+}
