@@ -189,6 +189,11 @@ pub enum Action {
 }
 
 impl Action {
+    /// Runs in a failed transaction: ends it, or its failure.
+    pub fn ends_failed_transaction(&self) -> bool {
+        matches!(self, Self::Commit { .. } | Self::Rollback { .. } | Self::RollbackTo)
+    }
+
     /// Only opens, marks or ends a transaction: it decides nothing and touches no row.
     pub fn is_transaction_control(&self) -> bool {
         matches!(

@@ -35,6 +35,13 @@ pub(super) fn too_many_prepared(limits: &Proxy) -> PgError {
         .with_hint("Close those that are no longer used, or give your driver's statement cache a smaller size.")
 }
 
+pub(super) fn too_many_portals(limits: &Proxy) -> PgError {
+    let (count, bytes) = (limits.max_prepared, limits.max_prepared_bytes);
+    PgError::error("54000", "too many portals")
+        .with_detail(format!("A client may hold {count} of them, {bytes} bytes together (max_prepared in [proxy])."))
+        .with_hint("Close those that are no longer used, or end the transaction.")
+}
+
 pub(super) fn function_call() -> PgError {
     PgError::error("0A000", "the function call message is not supported")
         .with_hint("Call the function in a SELECT, so that it can be routed.")
@@ -70,6 +77,16 @@ pub(super) fn chain_lost() -> PgError {
 
 pub(super) fn portal_exists(name: &[u8]) -> PgError {
     PgError::error("42P03", format!("cursor \"{}\" already exists", String::from_utf8_lossy(name)))
+}
+
+/// As PostgreSQL's MarkPortalActive.
+pub(super) fn portal_done(name: &[u8]) -> PgError {
+    PgError::error("55000", format!("portal \"{}\" cannot be run", String::from_utf8_lossy(name)))
+}
+
+pub(super) fn portal_outdated(name: &[u8]) -> PgError {
+    let message = format!("portal \"{}\" was bound before the transaction had a server", String::from_utf8_lossy(name));
+    PgError::error("0A000", message).with_hint("Bind it behind the statement that goes to the server.")
 }
 
 pub(super) fn wrong_parameter_count(given: usize, wanted: usize) -> PgError {

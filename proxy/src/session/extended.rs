@@ -88,9 +88,11 @@ impl Session {
         Ok(Step::Done)
     }
 
-    /// What no value can make acceptable is refused before a server sees it.
+    /// Only what ends a failed transaction is parsed in one. What no value can make acceptable is refused before a server
+    /// sees it.
     fn check_parse(&self, analysed: &Analysed) -> Result<(), PgError> {
         let Some(statement) = analysed.shape.statements.first() else { return Ok(()) };
+        self.check_in_failed(&statement.action)?;
         let Some(refusal) = statement.own_refusal() else { return Ok(()) };
         let (fingerprint, reads_only) = (&*analysed.shape.fingerprint, statement.reads_only);
         self.record_refusal(refusal, &Asked { fingerprint, reads_only, ..Asked::default() });
@@ -128,6 +130,13 @@ impl Session {
         let pending = match self.pending.take() {
             Some(pending) => pending,
             None => {
+                let limits = &self.state.config.proxy;
+                let (count, bytes) = (limits.max_prepared, limits.max_prepared_bytes);
+                if !bind.portal.is_empty() && self.portals.would_exceed(bind.portal, &statement, count, bytes) {
+                    let error = errors::too_many_portals(limits);
+                    self.refuse(&error, false);
+                    return Ok(Step::Done);
+                }
                 if let Some(action) = first_action(&statement) {
                     if self.is_local(action) {
                         self.bind_local(&bind, statement);
@@ -153,15 +162,16 @@ impl Session {
 
     /// A portal of a statement that the proxy answers itself.
     fn bind_local(&mut self, bind: &Bind<'_>, statement: Arc<Prepared>) {
-        let taken = !bind.portal.is_empty() && self.local_portals.iter().any(|(portal, _)| **portal == *bind.portal);
-        if taken {
+        if let Some(Err(error)) = first_action(&statement).map(|action| self.check_in_failed(action)) {
+            return self.refuse(&error, false);
+        }
+        if !bind.portal.is_empty() && self.portals.own(bind.portal).is_some() {
             return self.refuse(&errors::portal_exists(bind.portal), false);
         }
         if !bind.is_empty() {
             return self.refuse(&errors::wrong_parameter_count(bind.len(), 0), false);
         }
-        self.local_portals.retain(|(portal, _)| **portal != *bind.portal);
-        self.local_portals.push((bind.portal.into(), statement));
+        self.portals.open(bind.portal, statement);
         self.reply(Bytes::from_static(backend::BIND_COMPLETE));
     }
 
@@ -173,8 +183,7 @@ impl Session {
             Some(Action::CopyFrom(copy)) if self.must_guard(copy) && describer => return Some(self.leave_describer()),
             // Decided by the rows; until then the statement waits as a portal of the proxy's own.
             Some(Action::CopyFrom(copy)) if self.must_guard(copy) => {
-                self.local_portals.retain(|(portal, _)| **portal != *bind.portal);
-                self.local_portals.push((bind.portal.into(), Arc::clone(statement)));
+                self.portals.open(bind.portal, Arc::clone(statement));
                 self.reply(Bytes::from_static(backend::BIND_COMPLETE));
                 return Some(Step::Done);
             }
@@ -214,11 +223,7 @@ impl Session {
         if let Err(error) = self.pin_and_record(&mut pending) {
             return self.refuse(&error, false);
         }
-        self.local_portals.retain(|(name, _)| **name != *portal);
-        self.portal_effects.retain(|(name, _)| **name != *portal);
-        if let Some(effects) = pending.effects.take() {
-            self.portal_effects.push((portal.into(), Some(effects)));
-        }
+        self.portals.bound(portal, pending.effects.take());
         self.allow_repair();
         let body = self.work.store(body);
         self.work.ops.push(Op::Bind { statement, named, body });
@@ -245,9 +250,9 @@ impl Session {
                     self.emit();
                 }
             }
-            Object::Portal => match self.local_portals.iter().find(|(portal, _)| **portal == *describe.name) {
-                Some((_, statement)) => {
-                    let row = describe_row(statement);
+            Object::Portal => match self.portals.own(describe.name) {
+                Some(portal) => {
+                    let row = describe_row(&portal.statement);
                     self.reply(row);
                 }
                 None if self.attached.is_none() => self.refuse(&errors::unknown_portal(describe.name), false),
@@ -263,30 +268,15 @@ impl Session {
             self.refuse(&error, false);
             return Ok(Step::Done);
         }
-        // A statement of the proxy's own runs to its end at once; its portal cannot be run again.
-        if let Some(at) = self.local_portals.iter().position(|(portal, _)| **portal == *execute.portal) {
-            let statement = &self.local_portals[at].1;
-            if matches!(first_action(statement), Some(Action::CopyFrom(_))) {
-                if self.describes() {
-                    return Ok(self.leave_describer());
-                }
-                // The client is told to send rows before a server is known: all that stands before must be answered.
-                if self.attached.is_none() && self.waits_for_others(statement.id) {
-                    return Ok(Step::Attach(Need::Describe));
-                }
-            }
-            let (_, statement) = self.local_portals.swap_remove(at);
-            return Ok(self.execute_local(&statement));
+        if let Some(portal) = self.portals.own(execute.portal) {
+            let (statement, ran) = (Arc::clone(&portal.statement), portal.ran);
+            return Ok(self.execute_own(execute.portal, &statement, ran));
         }
         if self.attached.is_none() {
             self.refuse(&errors::unknown_portal(execute.portal), false);
             return Ok(Step::Done);
         }
-        let effects = self
-            .portal_effects
-            .iter()
-            .position(|(portal, _)| **portal == *execute.portal)
-            .and_then(|at| self.portal_effects.swap_remove(at).1);
+        let effects = self.portals.take_effects(execute.portal);
         let frame = self.work.store(frame);
         self.work.ops.push(Op::Execute { frame, effects });
         self.emit();
@@ -297,6 +287,48 @@ impl Session {
     fn allow_repair(&mut self) {
         if matches!(self.tx, Tx::Idle) {
             self.work.allow_repair();
+        }
+    }
+
+    /// Executes a portal that no server has heard of.
+    fn execute_own(&mut self, portal: &[u8], statement: &Prepared, ran: bool) -> Step {
+        match first_action(statement) {
+            Some(action) if ran => self.execute_again(portal, action),
+            Some(Action::CopyFrom(_)) if self.describes() => return self.leave_describer(),
+            // The client is told to send rows before a server is known: all that stands before must be answered.
+            Some(Action::CopyFrom(_)) if self.attached.is_none() && self.waits_for_others(statement.id) => {
+                return Step::Attach(Need::Describe);
+            }
+            // What it was bound for has gone to a server since.
+            Some(action) if !matches!(action, Action::CopyFrom(_)) && !self.is_local(action) => {
+                self.refuse(&errors::portal_outdated(portal), false);
+            }
+            _ => {
+                self.portals.ran(portal);
+                let step = self.execute_local(statement);
+                // It is gone with what it was bound in.
+                if matches!(first_action(statement), Some(Action::RollbackTo | Action::Discard { .. })) {
+                    self.portals.close(portal);
+                }
+                return step;
+            }
+        }
+        Step::Done
+    }
+
+    /// A portal that ran to its end has no more rows, if it had any, and does nothing twice.
+    fn execute_again(&mut self, portal: &[u8], action: &Action) {
+        let again = match action {
+            Action::Show(_) => self.check_in_failed(action),
+            _ => self.check_in_failed(action).and_then(|()| Err(errors::portal_done(portal))),
+        };
+        match again {
+            Ok(()) => {
+                let mut bytes = BytesMut::with_capacity(16);
+                backend::put_command_complete(&mut bytes, "SHOW");
+                self.reply(bytes);
+            }
+            Err(error) => self.refuse(&error, false),
         }
     }
 
@@ -349,9 +381,7 @@ impl Session {
                 }
             }
             Object::Portal => {
-                let before = self.local_portals.len();
-                self.local_portals.retain(|(portal, _)| **portal != *close.name);
-                if self.local_portals.len() < before || self.attached.is_none() {
+                if self.portals.close(close.name) || self.attached.is_none() {
                     self.reply(Bytes::from_static(backend::CLOSE_COMPLETE));
                 } else {
                     self.raw(frame, Some(Answer::Close));
@@ -392,11 +422,10 @@ impl Session {
             self.refuse(&error, false);
         }
         self.skip_to_sync = false;
-        // Portals end with their transaction, the unnamed one sooner.
         let in_transaction = !matches!(self.tx, Tx::Idle);
-        self.local_portals.retain(|(portal, _)| in_transaction && !portal.is_empty());
+        self.portals.sync(in_transaction);
         if !in_transaction && self.attached.is_none() {
-            self.portal_effects.clear();
+            self.portals.forget_effects();
         }
         if self.attached.is_none() {
             self.flush_fakes();

@@ -139,7 +139,11 @@ impl Session {
         self.copy_in = false;
         self.sent = None;
         if matches!(self.tx, Tx::Idle) {
-            self.portal_effects.clear();
+            match self.describes() {
+                // The segment goes on at another server.
+                true => self.portals.forget_effects(),
+                false => self.portals.clear(),
+            }
         }
         self.shared.metrics.bytes_to_servers.increment(std::mem::take(&mut self.received));
         self.shared.metrics.bytes_to_clients.increment(std::mem::take(&mut self.sent_back));

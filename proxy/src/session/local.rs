@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use pgward_config::{Class, User};
 use pgward_router::{Action, Analysed, NoParams, Refusal, RefusalKind};
-use pgward_wire::PgError;
+use pgward_wire::{PgError, TxStatus};
 
 use super::replies::Event;
 use super::route::Asked;
@@ -76,6 +76,15 @@ impl Session {
         }
     }
 
+    /// The same, wherever the transaction is; what ends it, or its failure, is let through.
+    pub(super) fn check_in_failed(&self, action: &Action) -> Result<(), PgError> {
+        match self.tx {
+            _ if action.ends_failed_transaction() => Ok(()),
+            Tx::Open(TxStatus::Failed) => Err(errors::transaction_failed()),
+            _ => self.check_not_failed(),
+        }
+    }
+
     /// Whether the next transaction can be like this one.
     pub(super) fn check_chain(&self) -> Result<(), PgError> {
         match &self.tx {
@@ -104,8 +113,7 @@ impl Session {
             (Action::RollbackTo, Tx::Opening(Opening { lost: Some(_), .. })) => self.check_runnable(action)?,
             (Action::Commit { chain: true } | Action::Rollback { chain: true }, _) => self.check_chain()?,
             (Action::Commit { .. } | Action::Rollback { .. } | Action::RollbackTo, _) => {}
-            (Action::Begin { .. }, Tx::Idle | Tx::Open(_)) => {}
-            _ => self.check_runnable(action)?,
+            _ => self.check_in_failed(action)?,
         }
         match action {
             Action::Begin { read_only, start } => Ok(self.begin(*read_only, *start, sql)),
@@ -152,6 +160,7 @@ impl Session {
     }
 
     fn end(&mut self, tag: &'static str, chain: bool) -> Result<Local, PgError> {
+        self.portals.clear();
         match std::mem::replace(&mut self.tx, Tx::Idle) {
             Tx::Opening(mut opening) => {
                 let tag = if opening.failed { "ROLLBACK" } else { tag };

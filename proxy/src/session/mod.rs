@@ -12,6 +12,7 @@ mod extended;
 mod finish;
 mod local;
 mod lost;
+mod portals;
 mod prepared;
 mod relay;
 mod replies;
@@ -43,6 +44,7 @@ pub(crate) use settings::{difference, from_startup, quoted, statements};
 use crate::registry::Handle;
 use crate::state::{Shared, State};
 use copy::CopyGuard;
+use portals::Portals;
 use prepared::{Names, Prepared};
 use route::Pending;
 use settings::Change;
@@ -76,10 +78,7 @@ pub(crate) struct Session {
     asked_class: Option<Class>,
     prepared: Names,
     unnamed: Option<Arc<Prepared>>,
-    /// Portals of statements that the proxy answers itself.
-    local_portals: Vec<(Box<[u8]>, Arc<Prepared>)>,
-    /// Effects of portals that were bound and not executed yet.
-    portal_effects: Vec<(Box<[u8]>, work::Effects)>,
+    portals: Portals,
     settings: Arc<Settings>,
     /// By its settings, its transactions are serializable unless they say otherwise.
     serializable: bool,
@@ -265,8 +264,7 @@ impl Session {
             asked_class,
             prepared: Names::default(),
             unnamed: None,
-            local_portals: Vec::new(),
-            portal_effects: Vec::new(),
+            portals: Portals::default(),
             changes: Vec::new(),
             skip_to_sync: false,
             copy_in: false,

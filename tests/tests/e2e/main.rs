@@ -11,6 +11,7 @@ mod hostile;
 mod kept;
 mod paths;
 mod places;
+mod portals;
 mod refusals;
 mod routing;
 mod sessions;
