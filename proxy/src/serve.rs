@@ -15,7 +15,7 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use pgward_audit::{AuditLog, Event, EventKind};
 use pgward_config::{Config, Listener};
-use pgward_pools::Failure;
+use pgward_pools::{Failure, PoolStatus};
 use ring::hmac;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::runtime::{Builder, Handle, Runtime};
@@ -333,15 +333,21 @@ impl Proxy {
         let width = nodes.iter().map(|node| node.id.as_str().len()).max().unwrap_or(0);
         for node in nodes {
             let standing = if node.state.up { "up" } else { "down" };
-            let kept = |pinned: u32| if pinned > 0 { format!(" ({pinned} kept)") } else { String::new() };
-            let pools = node.pools.iter();
-            let pools: Vec<String> =
-                pools.map(|pool| format!("{} {}/{}{}", pool.kind, pool.in_use, pool.max, kept(pool.pinned))).collect();
+            let pools: Vec<String> = node.pools.iter().map(describe_pool).collect();
             text.push_str(&format!("{:width$}  {standing:4}  in use: {}\n", node.id.as_str(), pools.join(", ")));
         }
         text.truncate(text.trim_end().len());
         text
     }
+}
+
+/// A pool as `status` shows it, e.g. `general 3/30 (1 kept, 8 open, 5 idle)`.
+fn describe_pool(pool: &PoolStatus) -> String {
+    let waiting: u32 = pool.waiting.iter().sum();
+    let some = |number: u32, what: &str| (number > 0).then(|| format!("{number} {what}"));
+    let open = [some(pool.pinned, "kept"), some(waiting, "waiting")].into_iter().flatten();
+    let open = open.chain([format!("{} open", pool.open), format!("{} idle", pool.idle)]);
+    format!("{} {}/{} ({})", pool.kind, pool.in_use, pool.max, open.collect::<Vec<_>>().join(", "))
 }
 
 impl Probe for Proxy {
