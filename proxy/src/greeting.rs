@@ -13,7 +13,7 @@ use pgward_pools::{Clean, Lease, Settings};
 use pgward_wire::tag::backend as tag;
 use pgward_wire::{PgError, ProtocolError, TxStatus, backend, frame};
 
-use crate::session::{ask, difference, quoted};
+use crate::session::{Brought, change_settings, quoted};
 
 /// Combinations of settings that are remembered. Few programs use many; one that does pays with a round trip.
 const MOST_KNOWN: usize = 256;
@@ -79,6 +79,8 @@ pub(crate) enum Tried {
     Taken(Reported),
     /// It did not.
     Refused(PgError),
+    /// It was stopped by a time limit of whoever had it before; it is closed.
+    Stopped,
 }
 
 /// Tries settings on a server, and gives it back to its pool.
@@ -87,24 +89,18 @@ pub(crate) enum Tried {
 /// The server is lost, or did not answer as a server does; it is closed.
 pub(crate) async fn try_on(mut lease: Lease, settings: &Arc<Settings>) -> std::io::Result<Tried> {
     let mut changed = BytesMut::new();
-    let mut sql = String::new();
-    difference(&lease.memory.settings, &Settings::none(), &mut sql);
-    if !sql.is_empty() {
-        if let Some(error) = ask(&mut lease, &sql, &mut changed).await? {
-            return Err(std::io::Error::other(error.message().to_owned()));
+    if !Settings::same(&lease.memory.settings, &Settings::none()) {
+        match change_settings(&mut lease, &Settings::none(), &mut changed).await? {
+            Brought::Done => changed.clear(),
+            Brought::Refused(error) => return Err(std::io::Error::other(error.message().to_owned())),
+            Brought::Stopped => return Ok(Tried::Stopped),
         }
-        lease.memory.settings = Settings::none();
-        changed.clear();
     }
-    sql.clear();
-    difference(&Settings::none(), settings, &mut sql);
     // One Query is one transaction: all of them, or none.
-    let tried = match ask(&mut lease, &sql, &mut changed).await? {
-        Some(error) => Tried::Refused(error),
-        None => {
-            lease.memory.settings = Arc::clone(settings);
-            Tried::Taken(statuses(&changed).map_err(std::io::Error::other)?)
-        }
+    let tried = match change_settings(&mut lease, settings, &mut changed).await? {
+        Brought::Done => Tried::Taken(statuses(&changed).map_err(std::io::Error::other)?),
+        Brought::Refused(error) => Tried::Refused(error),
+        Brought::Stopped => return Ok(Tried::Stopped),
     };
     if let Some(clean) = Clean::prove(TxStatus::Idle, 0) {
         lease.release(clean);

@@ -325,14 +325,17 @@ impl Login<'_> {
         if let Some(changed) = known {
             return Ok(Some(greeting::merged(&base, &changed, &wishes.settings, name)));
         }
-        // A server that is lost meanwhile is not tried again: the client is, in a moment.
-        let Some((node, lease)) = self.borrow(user, class).await else { return Ok(None) };
-        let (Ok(tried_on), Some(base)) = (greeting::try_on(lease, &tried).await, node.parameters()) else {
-            return Ok(None);
-        };
-        let changed = match tried_on {
-            Tried::Taken(changed) => Arc::new(greeting::completed(changed, &base, &tried)),
-            Tried::Refused(error) => return Err(error),
+        let changed = loop {
+            // A server that is lost meanwhile is not tried again: the client is, in a moment.
+            let Some((node, lease)) = self.borrow(user, class).await else { return Ok(None) };
+            match (greeting::try_on(lease, &tried).await, node.parameters()) {
+                (Ok(Tried::Taken(changed)), Some(base)) => {
+                    break Arc::new(greeting::completed(changed, &base, &tried));
+                }
+                (Ok(Tried::Refused(error)), _) => return Err(error),
+                (Ok(Tried::Stopped), _) => {}
+                _ => return Ok(None),
+            }
         };
         self.state.greetings.keep(role, &tried, &changed);
         Ok(Some(greeting::merged(&base, &changed, &wishes.settings, name)))

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use bytes::BytesMut;
 use pgward_config::Class;
-use pgward_pools::{AcquireError, Lease, Node, Settings};
+use pgward_pools::{AcquireError, Clean, Lease, Node, Settings};
 use pgward_router::decide::Ask;
 use pgward_router::{Evidence, Kind, Pin};
 use pgward_wire::{PgError, TxStatus, frame, frontend, tag::backend as tag};
@@ -48,6 +48,8 @@ impl Session {
                     Ok(()) => return Ok(()),
                     Err(Setup::Refused(error)) => return Err(error),
                     Err(Setup::Lost(error)) => error,
+                    // It is closed by now. The next one stands where this one stood.
+                    Err(Setup::Stopped) => continue,
                 },
                 Err(AcquireError::Connect(error)) => errors::cannot_connect(node.id.as_str(), &error.to_string()),
                 Err(error) => return Err(errors::acquire(&error, node.id.as_str(), way.pin.pool, way.class)),
@@ -148,9 +150,11 @@ impl Session {
         Ok(())
     }
 
-    /// Whether the transaction has more than its BEGIN to tell to its server.
+    /// Whether the transaction's opening must be answered before a statement follows: it has failed or has more than its
+    /// BEGIN to tell to its server, or a time limit that may stop BEGIN, and would leave the statement to run without.
     fn opens_with_steps(&self) -> bool {
-        matches!(&self.tx, Tx::Opening(Opening { texts, begin, failed, .. }) if *failed || texts.len() > *begin)
+        let Tx::Opening(Opening { texts, begin, failed, .. }) = &self.tx else { return false };
+        *failed || texts.len() > *begin || settings::limit_time(&self.settings)
     }
 
     /// Attaches the server of the decision at hand without waiting for anything: `false` when that cannot be, and the
@@ -163,9 +167,18 @@ impl Session {
         let Some(decided) = self.pending.as_ref().map(|pending| pending.decided) else { return false };
         let node = Arc::clone(&self.state.fleet.shard(way.pin.shard)[way.pin.node]);
         let Some(mut lease) = node.try_acquire(way.pin.pool, way.class, &self.user().server_role) else { return false };
-        self.work.begin_server();
         if !Settings::same(&lease.memory.settings, &self.settings) {
+            if settings::limit_time(&lease.memory.settings) {
+                // Taken anew by the long way. Nothing was said to it.
+                if let Some(clean) = Clean::prove(TxStatus::Idle, 0) {
+                    lease.release(clean);
+                }
+                return false;
+            }
+            self.work.begin_server();
             self.send_settings(&mut lease);
+        } else {
+            self.work.begin_server();
         }
         self.install(lease, node, &way, false, &[], decided);
         true
@@ -221,37 +234,72 @@ impl Session {
 
     /// A step of the proxy's own, which a server that is well does at once.
     async fn ask_in_time(&mut self, lease: &mut Lease, sql: &str) -> std::io::Result<Asked> {
-        let patience = self.state.config.proxy.connect_timeout;
         let mut changed = BytesMut::new();
-        let asked = tokio::time::timeout(patience, converse(lease, sql, &mut changed)).await;
-        let asked = asked.unwrap_or_else(|late| Err(late.into()))?;
+        let asked = self.in_time(converse(lease, sql, &mut changed)).await?;
         if asked.failure.is_none() {
             self.client.out.extend_from_slice(&changed);
         }
         Ok(asked)
     }
 
+    async fn in_time<T>(&self, step: impl Future<Output = std::io::Result<T>>) -> std::io::Result<T> {
+        let patience = self.state.config.proxy.connect_timeout;
+        tokio::time::timeout(patience, step).await.unwrap_or_else(|late| Err(late.into()))
+    }
+
     /// Parameters that some server has accepted before go ahead of the statement in the same write; new ones are tried
-    /// first, so that a statement never runs without them.
+    /// first, so that a statement never runs without them, and so are those in whose place stands a time limit.
     async fn bring_to_settings(&mut self, lease: &mut Lease, node: &Node, alone: bool) -> Result<(), Setup> {
         if Settings::same(&lease.memory.settings, &self.settings) {
             // This server has accepted them, from another session.
             self.settings_accepted = true;
             return Ok(());
         }
-        if self.settings_accepted && !alone {
+        if self.settings_accepted && !alone && !settings::limit_time(&lease.memory.settings) {
             self.send_settings(lease);
             return Ok(());
         }
-        let mut sql = String::new();
-        settings::difference(&lease.memory.settings, &self.settings, &mut sql);
-        let asked = self.ask_in_time(lease, &sql).await.map_err(|error| Setup::lost(node, &error))?;
-        if let Some(error) = asked.failure {
-            return Err(Setup::Refused(error));
+        let mut changed = BytesMut::new();
+        let change = self.in_time(change_settings(lease, &self.settings, &mut changed)).await;
+        match change.map_err(|error| Setup::lost(node, &error))? {
+            Brought::Done => {}
+            Brought::Refused(error) => return Err(Setup::Refused(error)),
+            Brought::Stopped => return Err(Setup::Stopped),
         }
+        self.client.out.extend_from_slice(&changed);
         self.settings_accepted = true;
-        lease.memory.settings = Arc::clone(&self.settings);
         Ok(())
+    }
+}
+
+/// What became of bringing a server to parameters.
+pub(crate) enum Brought {
+    Done,
+    /// They are not acceptable.
+    Refused(PgError),
+    /// A time limit of whoever had the server before stopped even that. The server is to be closed, and another taken.
+    Stopped,
+}
+
+/// Brings a server to these parameters, by a Query of its own.
+pub(crate) async fn change_settings(
+    lease: &mut Lease,
+    to: &Arc<Settings>,
+    changed: &mut BytesMut,
+) -> std::io::Result<Brought> {
+    let limited = settings::limit_time(&lease.memory.settings);
+    let mut sql = String::new();
+    settings::difference(&lease.memory.settings, to, &mut sql);
+    match ask(lease, &sql, changed).await {
+        Ok(None) => {
+            lease.memory.settings = Arc::clone(to);
+            Ok(Brought::Done)
+        }
+        Ok(Some(error)) if limited && error.sqlstate() == "57014" => Ok(Brought::Stopped),
+        Ok(Some(error)) => Ok(Brought::Refused(error)),
+        // transaction_timeout ends the connection.
+        Err(error) if limited && error.kind() == std::io::ErrorKind::UnexpectedEof => Ok(Brought::Stopped),
+        Err(error) => Err(error),
     }
 }
 
@@ -261,6 +309,8 @@ enum Setup {
     Refused(PgError),
     /// The server is gone.
     Lost(PgError),
+    /// [`Brought::Stopped`]
+    Stopped,
 }
 
 impl Setup {

@@ -35,11 +35,11 @@ use pgward_wire::{PgError, TxStatus, backend, frame};
 use smallvec::SmallVec;
 use tokio::net::TcpStream;
 
-pub(crate) use attach::ask;
+pub(crate) use attach::{Brought, ask, change_settings};
 pub(crate) use errors::refusal as refusal_error;
 pub(crate) use local::{Wish, own_class};
 pub(crate) use prepared::Statements;
-pub(crate) use settings::{difference, from_startup, quoted, statements};
+pub(crate) use settings::{from_startup, quoted, statements};
 
 use crate::registry::Handle;
 use crate::state::{Shared, State};

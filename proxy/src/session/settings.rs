@@ -49,6 +49,12 @@ pub(crate) fn difference(from: &Settings, to: &Settings, sql: &mut String) {
     }
 }
 
+/// Whether a server with these settings may stop whatever it is told for the time that it takes, also what would change
+/// them.
+pub(crate) fn limit_time(settings: &Settings) -> bool {
+    ["statement_timeout", "transaction_timeout"].iter().any(|name| settings.values().contains_key(*name))
+}
+
 /// Quotes a parameter's name, each part of a dotted one by itself.
 fn push_name(sql: &mut String, name: &str) {
     for (n, part) in name.split('.').enumerate() {

@@ -6,6 +6,7 @@ mod cancels;
 mod copy;
 mod describer;
 mod idle;
+mod limits;
 mod load;
 mod lost;
 mod peers;
