@@ -62,6 +62,16 @@ pub(crate) fn to_be_tried(settings: &Settings, base: &Reported) -> Arc<Settings>
     Settings::of(tried.map(|(name, value)| (Arc::clone(name), value.clone())).collect())
 }
 
+/// The settings that a server may refuse: all but a plain application_name.
+pub(crate) fn refusable(settings: &Arc<Settings>) -> Arc<Settings> {
+    let plain = |name: &str, value: &str| name == "application_name" && is_plain_name(&unquoted(value));
+    if !settings.values().iter().any(|(name, value)| plain(name, value)) {
+        return Arc::clone(settings);
+    }
+    let others = settings.values().iter().filter(|(name, value)| !plain(name, value));
+    Settings::of(others.map(|(name, value)| (Arc::clone(name), value.clone())).collect())
+}
+
 /// Whether a server takes a name as it is.
 fn is_plain_name(name: &str) -> bool {
     name.len() <= NAME_BYTES && name.bytes().all(|byte| (0x20..0x7f).contains(&byte))
@@ -186,6 +196,15 @@ mod tests {
             let asked = settings(&[(name, value)]);
             assert_eq!(to_be_tried(&asked, &base()), asked, "{name} = {value}");
         }
+    }
+
+    #[test]
+    fn only_a_plain_name_cannot_be_refused() {
+        let others = settings(&[("work_mem", "1MB")]);
+        assert!(Arc::ptr_eq(&refusable(&settings(&[("application_name", "psql"), ("work_mem", "1MB")])), &others));
+        assert!(Arc::ptr_eq(&refusable(&others), &others));
+        let strange = settings(&[("application_name", "näme")]);
+        assert!(Arc::ptr_eq(&refusable(&strange), &strange));
     }
 
     #[test]

@@ -12,6 +12,7 @@
 //! | [`control`], [`http`], [`metrics`] | how operators reach and watch the process |
 //! | [`cli`], [`demo`] | the commands of the binary |
 
+mod accepted;
 mod auth;
 mod cancel;
 pub mod catalog;

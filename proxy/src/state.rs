@@ -13,6 +13,7 @@ use pgward_config::{Config, Directory, Shard};
 use pgward_pools::Fleet;
 use pgward_router::{Analyser, Catalog, Router};
 
+use crate::accepted::Accepted;
 use crate::cancel::Limits;
 use crate::catalog::LiveCatalog;
 use crate::directory::{EmbeddedDirectory, PatientCache};
@@ -35,6 +36,7 @@ pub(crate) struct State {
     pub(crate) directory: Option<Arc<EmbeddedDirectory>>,
     pub(crate) fleet: Fleet,
     pub(crate) greetings: Greetings,
+    pub(crate) accepted: Accepted,
     /// The nodes as audit records name them, by shard and node.
     pub(crate) names: Vec<Vec<NodeName>>,
 }
@@ -65,6 +67,7 @@ impl State {
             router,
             patients,
             greetings: Greetings::default(),
+            accepted: Accepted::default(),
             directory,
         })
     }

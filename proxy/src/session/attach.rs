@@ -15,6 +15,7 @@ use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
 
 use super::work::Expect;
 use super::{Attached, Need, Opening, Session, Tx, errors, settings};
+use crate::accepted::At;
 
 /// A Query that fails in the server's parser, and with it the transaction.
 const FAILS: &str = "PGWARD_FAILS_THE_TRANSACTION";
@@ -112,7 +113,7 @@ impl Session {
         self.work.begin_server();
         let describe_only = need == Need::Describe;
         let steps = !describe_only && self.opens_with_steps();
-        self.bring_to_settings(&mut lease, &node, steps).await?;
+        self.bring_to_settings(&mut lease, &node, (way.pin.shard, way.pin.node), steps).await?;
         if steps {
             self.open_transaction(&mut lease, &node).await?;
         }
@@ -160,10 +161,13 @@ impl Session {
     /// Attaches the server of the decision at hand without waiting for anything: `false` when that cannot be, and the
     /// long way must be taken. Most statements find an idle server that knows the session's parameters.
     pub(super) fn attach_at_once(&mut self) -> bool {
-        if !self.settings_accepted || self.opens_with_steps() {
+        if self.opens_with_steps() {
             return false;
         }
         let Ok(way) = self.way(Need::Run, &[]) else { return false };
+        if !self.has_accepted((way.pin.shard, way.pin.node)) {
+            return false;
+        }
         let Some(decided) = self.pending.as_ref().map(|pending| pending.decided) else { return false };
         let node = Arc::clone(&self.state.fleet.shard(way.pin.shard)[way.pin.node]);
         let Some(mut lease) = node.try_acquire(way.pin.pool, way.class, &self.user().server_role) else { return false };
@@ -222,7 +226,7 @@ impl Session {
         }
     }
 
-    /// Parameters that some server has accepted before go ahead of the statement in the same write.
+    /// Parameters that the node's servers have accepted before go ahead of the statement in the same write.
     fn send_settings(&mut self, lease: &mut Lease) {
         let mut sql = String::new();
         settings::difference(&lease.memory.settings, &self.settings, &mut sql);
@@ -247,27 +251,40 @@ impl Session {
         tokio::time::timeout(patience, step).await.unwrap_or_else(|late| Err(late.into()))
     }
 
-    /// Parameters that some server has accepted before go ahead of the statement in the same write; new ones are tried
-    /// first, so that a statement never runs without them, and so are those in whose place stands a time limit.
-    async fn bring_to_settings(&mut self, lease: &mut Lease, node: &Node, alone: bool) -> Result<(), Setup> {
-        if Settings::same(&lease.memory.settings, &self.settings) {
-            // This server has accepted them, from another session.
-            self.settings_accepted = true;
-            return Ok(());
+    /// Whether the servers of this node have accepted the session's parameters before.
+    fn has_accepted(&mut self, at: At) -> bool {
+        if self.refusable.values().is_empty() || self.accepted.contains(&at) {
+            return true;
         }
-        if self.settings_accepted && !alone && !settings::limit_time(&lease.memory.settings) {
-            self.send_settings(lease);
-            return Ok(());
+        let known = self.state.accepted.has(&self.user().server_role, &self.refusable, at);
+        if known {
+            self.accepted.push(at);
         }
-        let mut changed = BytesMut::new();
-        let change = self.in_time(change_settings(lease, &self.settings, &mut changed)).await;
-        match change.map_err(|error| Setup::lost(node, &error))? {
-            Brought::Done => {}
-            Brought::Refused(error) => return Err(Setup::Refused(error)),
-            Brought::Stopped => return Err(Setup::Stopped),
+        known
+    }
+
+    /// Parameters that a server of the node has accepted before go ahead of the statement in the same write; others are
+    /// tried first, so that a statement never runs without them, and so are those in whose place stands a time limit.
+    async fn bring_to_settings(&mut self, lease: &mut Lease, node: &Node, at: At, alone: bool) -> Result<(), Setup> {
+        let accepted = self.has_accepted(at);
+        if !Settings::same(&lease.memory.settings, &self.settings) {
+            if accepted && !alone && !settings::limit_time(&lease.memory.settings) {
+                self.send_settings(lease);
+                return Ok(());
+            }
+            let mut changed = BytesMut::new();
+            let change = self.in_time(change_settings(lease, &self.settings, &mut changed)).await;
+            match change.map_err(|error| Setup::lost(node, &error))? {
+                Brought::Done => self.client.out.extend_from_slice(&changed),
+                Brought::Refused(error) => return Err(Setup::Refused(error)),
+                Brought::Stopped => return Err(Setup::Stopped),
+            }
         }
-        self.client.out.extend_from_slice(&changed);
-        self.settings_accepted = true;
+        // Where they are the same, this server has accepted them from another session.
+        if !accepted {
+            self.state.accepted.note(&self.user().server_role, &self.refusable, at);
+            self.accepted.push(at);
+        }
         Ok(())
     }
 }

@@ -11,6 +11,7 @@ use super::settings::{self, Change};
 use super::work::{Effect, Skipped};
 use super::{Attached, Session, Tx, TxChange, attach};
 use crate::cancel::under_way;
+use crate::greeting::refusable;
 
 impl Session {
     /// Takes over what the replies changed.
@@ -129,6 +130,8 @@ impl Session {
 
     pub(super) fn set_settings(&mut self, settings: Arc<Settings>) {
         self.serializable = settings::is_serializable(&settings);
+        self.refusable = refusable(&settings);
+        self.accepted.clear();
         self.settings = settings;
     }
 

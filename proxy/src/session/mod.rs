@@ -41,6 +41,8 @@ pub(crate) use local::{Wish, own_class};
 pub(crate) use prepared::Statements;
 pub(crate) use settings::{from_startup, quoted, statements};
 
+use crate::accepted::At;
+use crate::greeting::refusable;
 use crate::registry::Handle;
 use crate::state::{Shared, State};
 use copy::CopyGuard;
@@ -83,8 +85,10 @@ pub(crate) struct Session {
     /// By its settings, its transactions are serializable unless they say otherwise.
     serializable: bool,
     startup_settings: Arc<Settings>,
-    /// A server has accepted `settings`.
-    settings_accepted: bool,
+    /// Those of `settings` that a server may refuse.
+    refusable: Arc<Settings>,
+    /// Nodes whose servers have accepted them.
+    accepted: SmallVec<[At; 4]>,
     /// Parameter changes of the open transaction.
     changes: Vec<TxChange>,
     /// After an error in the extended protocol, frames are skipped until Sync.
@@ -244,8 +248,8 @@ impl Session {
         let origin = state.config.listeners[listener].origin.as_str();
         let audit_who = pgward_audit::Who::new(handle.id, &who.user, &address.to_string(), &who.listener, origin);
         Self {
-            // They were tried at login.
-            settings_accepted: true,
+            refusable: refusable(&startup_settings),
+            accepted: SmallVec::new(),
             serializable: settings::is_serializable(&startup_settings),
             settings: Arc::clone(&startup_settings),
             startup_settings,
@@ -394,6 +398,7 @@ impl Session {
             return Err(Fatal(errors::no_longer_allowed(&self.who.user, &self.who.listener)));
         };
         (self.listener, self.user, self.state) = (listener, user, state);
+        self.accepted.clear();
         self.analyse_again();
         // A ceiling that was lowered lowers what was asked for under the old one.
         if self.asked_class.is_some_and(|class| !self.ceiling().allows(class)) {

@@ -1,7 +1,7 @@
 //! The run-time parameters that a session has set, and what brings a server to them.
 //!
 //! A server remembers the [`Settings`] that were last applied to it; where they equal the session's, nothing is sent.
-//! Otherwise the difference goes ahead of the statement in the same write.
+//! Otherwise the difference goes ahead of the statement: in the same write where the node is known to accept it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

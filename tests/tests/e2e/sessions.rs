@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use pgward::demo::layout::SERVER_ROLE;
 use pgward_tests::{WireClient, answers, sqlstate};
 
 use crate::shared;
@@ -41,6 +42,27 @@ async fn a_parameter_that_no_server_has_heard_of_yet_is_reported_when_one_has() 
             _ => {}
         }
     }
+}
+
+/// A right on a parameter is given on one shard only.
+#[tokio::test]
+async fn a_statement_does_not_run_where_its_settings_are_refused() {
+    let pgward = shared().await;
+    let home = pgward.on_server("us-east-patients/primary").await;
+    home.simple_query(&format!("GRANT SET ON PARAMETER log_duration TO {SERVER_ROLE}")).await.unwrap();
+    pgward.cluster().await_replay().await.unwrap();
+    let asked = [("log_duration", "off")];
+    let (mut client, _) = WireClient::greeted(pgward.port("general"), "app", "demo-app", 0, &asked).await;
+    let write = |region, name| {
+        let id = pgward.patient(region, 24).id;
+        format!("UPDATE patients SET family_name = '{name}' WHERE id = '{id}'")
+    };
+    let frames = client.query(&write("us-east", "accepted")).await;
+    assert!(frames.iter().any(|frame| frame.tag == b'C'), "{frames:?}");
+    let frames = client.query(&write("eu-west", "refused")).await;
+    assert_eq!(frames[0].field(b'C').unwrap(), "42501");
+    let elsewhere = pgward.on_server("eu-west-patients/primary").await;
+    assert_eq!(answers(&elsewhere, "SELECT count(*) FROM patients WHERE family_name = 'refused'").await, "0");
 }
 
 #[tokio::test]

@@ -1,0 +1,91 @@
+//! Which settings the servers of a node have accepted. Those may go ahead of a statement in one write; any other is asked
+//! for first and by itself, since a server that refuses it would run the statement behind it all the same.
+//!
+//! What one node accepts another may not: rights on parameters, extensions and versions differ between shards.
+
+use std::collections::HashMap;
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use pgward_pools::Settings;
+use smallvec::SmallVec;
+
+/// Combinations that are remembered. Few programs use many; one that does pays with a round trip.
+const MOST_KNOWN: usize = 1024;
+
+/// A node, by shard and position.
+pub(crate) type At = (usize, usize);
+
+/// A server role, and what is set.
+type Asked = (Arc<str>, Same);
+
+/// Settings of a server role, and the nodes whose servers have accepted them.
+#[derive(Debug, Default)]
+pub(crate) struct Accepted {
+    known: Mutex<HashMap<Asked, SmallVec<[At; 4]>>>,
+}
+
+impl Accepted {
+    pub(crate) fn has(&self, role: &Arc<str>, settings: &Arc<Settings>, at: At) -> bool {
+        let known = self.known.lock();
+        known.get(&(Arc::clone(role), Same(Arc::clone(settings)))).is_some_and(|nodes| nodes.contains(&at))
+    }
+
+    pub(crate) fn note(&self, role: &Arc<str>, settings: &Arc<Settings>, at: At) {
+        let mut known = self.known.lock();
+        if known.len() >= MOST_KNOWN {
+            known.clear();
+        }
+        let nodes = known.entry((Arc::clone(role), Same(Arc::clone(settings)))).or_default();
+        if !nodes.contains(&at) {
+            nodes.push(at);
+        }
+    }
+}
+
+/// Equal settings are one value in the process.
+#[derive(Debug)]
+struct Same(Arc<Settings>);
+
+impl PartialEq for Same {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Same {}
+
+impl Hash for Same {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        Arc::as_ptr(&self.0).hash(state);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(value: usize) -> Arc<Settings> {
+        Settings::of([(Arc::from("work_mem"), format!("'{value}'"))].into_iter().collect())
+    }
+
+    #[test]
+    fn what_one_node_accepted_of_one_role_is_not_anothers() {
+        let (accepted, app, other) = (Accepted::default(), Arc::from("app"), Arc::from("other"));
+        accepted.note(&app, &settings(1), (0, 1));
+        assert!(accepted.has(&app, &settings(1), (0, 1)));
+        assert!(!accepted.has(&app, &settings(1), (1, 1)));
+        assert!(!accepted.has(&app, &settings(2), (0, 1)));
+        assert!(!accepted.has(&other, &settings(1), (0, 1)));
+    }
+
+    #[test]
+    fn no_more_is_remembered_than_fits() {
+        let (accepted, app) = (Accepted::default(), Arc::from("app"));
+        for n in 0..=MOST_KNOWN {
+            accepted.note(&app, &settings(n), (0, 0));
+        }
+        assert_eq!(accepted.known.lock().len(), 1);
+    }
+}
