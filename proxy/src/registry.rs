@@ -15,6 +15,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 
 use crate::cancel::key;
 use crate::cancel::under_way::{Sent, UnderWay};
+use crate::cancel::waiting::Waiting;
 
 /// Why a session is to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +53,8 @@ pub(crate) struct Handle {
     awaiting: AtomicU32,
     /// The server has not answered what was sent ahead of the session's statement.
     steps_ahead: AtomicBool,
+    /// For what comes before a server is told the statement.
+    pub(crate) waiting: Waiting,
     server: Mutex<ServerSide>,
 }
 
@@ -128,15 +131,19 @@ impl Handle {
 
     /// It does no longer. What is returned may still hit the server, which nobody must use until it has ended.
     pub(crate) fn detach(&self) -> Option<Arc<UnderWay>> {
+        self.waiting.end();
         let mut server = self.server.lock();
         server.target = None;
         self.awaiting.store(0, Ordering::Relaxed);
         server.cancel.take().filter(|cancel| !cancel.leave())
     }
 
-    /// Cancels what runs for the session, and waits until its server has taken that; `None` when nothing runs. While
-    /// the proxy sets a server up for the session, nothing does: the server is not its own yet.
+    /// Cancels what runs for the session, and waits until its server has taken that; `None` when nothing runs. As long as
+    /// no server has been told the statement, none has to be asked.
     pub(crate) async fn cancel(&self) -> Option<Sent> {
+        if self.waiting.cancel() {
+            return Some(Sent::NotNeeded);
+        }
         let cancel = {
             let mut server = self.server.lock();
             let target = server.target.clone()?;
@@ -254,6 +261,7 @@ impl Registry {
             idle_in_transaction: AtomicU32::new(0),
             awaiting: AtomicU32::new(0),
             steps_ahead: AtomicBool::new(false),
+            waiting: Waiting::default(),
             server: Mutex::default(),
         });
         sessions.insert(pid, Arc::clone(&handle));

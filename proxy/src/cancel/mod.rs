@@ -5,6 +5,7 @@
 pub(crate) mod key;
 mod rate;
 pub(crate) mod under_way;
+pub(crate) mod waiting;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -75,6 +76,9 @@ impl Request<'_> {
         let (outcome, detail) = match session.cancel().await {
             Some(Sent::Taken) => ("sent", "cancel request passed to the session's server"),
             Some(Sent::Lost) => ("failed", "cancel request could not be passed to the session's server"),
+            Some(Sent::NotNeeded) => {
+                ("ended_wait", "cancel request ended the wait of a statement that was not sent yet")
+            }
             Some(Sent::TooLate) | None => ("idle", "cancel request for a session that no server works for"),
         };
         self.record(session.id, session.user(), detail);

@@ -47,6 +47,8 @@ pub(crate) enum Sent {
     Lost,
     /// The session had left the server before.
     TooLate,
+    /// No server had been told the statement, and none will be.
+    NotNeeded,
 }
 
 impl UnderWay {

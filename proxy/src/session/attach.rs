@@ -44,16 +44,25 @@ impl Session {
         loop {
             let way = self.way(need, &failed)?;
             let node = Arc::clone(&self.state.fleet.shard(way.pin.shard)[way.pin.node]);
-            let error = match self.acquire(&node, &way).await {
-                Ok(lease) => match self.take(lease, node, &way, need, &failed).await {
-                    Ok(()) => return Ok(()),
-                    Err(Setup::Refused(error)) => return Err(error),
-                    Err(Setup::Lost(error)) => error,
-                    // It is closed by now. The next one stands where this one stood.
-                    Err(Setup::Stopped) => continue,
-                },
-                Err(AcquireError::Connect(error)) => errors::cannot_connect(node.id.as_str(), &error.to_string()),
-                Err(error) => return Err(errors::acquire(&error, node.id.as_str(), way.pin.pool, way.class)),
+            self.handle.waiting.begin();
+            let taken = match self.acquire(&node, &way).await {
+                Some(Ok(lease)) => self.take(lease, node, &way, need, &failed).await,
+                Some(Err(AcquireError::Connect(error))) => {
+                    Err(Setup::Lost(errors::cannot_connect(node.id.as_str(), &error.to_string())))
+                }
+                Some(Err(error)) => {
+                    Err(Setup::Refused(errors::acquire(&error, node.id.as_str(), way.pin.pool, way.class)))
+                }
+                None => Err(Setup::Refused(errors::cancelled())),
+            };
+            let cancelled = self.handle.waiting.end();
+            let error = match taken {
+                Ok(()) => return Ok(()),
+                Err(Setup::Lost(_) | Setup::Stopped) if cancelled => return Err(errors::cancelled()),
+                Err(Setup::Lost(error)) => error,
+                // It is closed by now. The next one stands where this one stood.
+                Err(Setup::Stopped) => continue,
+                Err(Setup::Refused(error)) => return Err(error),
             };
             if !way.repeatable || failed.contains(&way.pin.node) {
                 return Err(error);
@@ -90,13 +99,18 @@ impl Session {
         Ok(Way { pin, kind: decision.kind, class: decision.class, repeatable })
     }
 
-    async fn acquire(&mut self, node: &Arc<Node>, way: &Way) -> Result<Lease, AcquireError> {
+    /// A server of the pool; `None` when the wait for it was cancelled.
+    async fn acquire(&mut self, node: &Arc<Node>, way: &Way) -> Option<Result<Lease, AcquireError>> {
         let role = Arc::clone(&self.user().server_role);
         if let Some(lease) = node.try_acquire(way.pin.pool, way.class, &role) {
-            return Ok(lease);
+            return Some(Ok(lease));
         }
         let started = Instant::now();
-        let acquired = node.acquire(way.pin.pool, way.class, &role).await;
+        let acquired = tokio::select! {
+            biased;
+            acquired = node.acquire(way.pin.pool, way.class, &role) => Some(acquired),
+            () = std::future::poll_fn(|cx| self.handle.waiting.poll_cancelled(cx)) => None,
+        };
         self.shared.metrics.waited(way.pin.pool, way.class, started.elapsed());
         acquired
     }
@@ -116,6 +130,8 @@ impl Session {
         self.bring_to_settings(&mut lease, &node, (way.pin.shard, way.pin.node), steps).await?;
         if steps {
             self.open_transaction(&mut lease, &node).await?;
+        } else if self.handle.waiting.end() {
+            return Err(Setup::Refused(errors::cancelled()));
         }
         self.install(lease, node, way, describe_only, failed, Instant::now());
         Ok(())
@@ -146,6 +162,10 @@ impl Session {
                 opening.failed = true;
             }
             return Err(Setup::Refused(error));
+        }
+        // Nothing is cancelled any more once the transaction is the server's.
+        if self.handle.waiting.end() {
+            return Err(Setup::Refused(errors::cancelled()));
         }
         self.tx = Tx::Open(asked.status);
         Ok(())

@@ -154,6 +154,11 @@ pub(super) fn copy_failed_by_client(frame: &[u8]) -> PgError {
     PgError::error("57014", format!("COPY from stdin failed: {reason}"))
 }
 
+/// As PostgreSQL's ProcessInterrupts.
+pub(super) fn cancelled() -> PgError {
+    PgError::error("57014", "canceling statement due to user request")
+}
+
 pub(super) fn internal(what: &str) -> PgError {
     PgError::error("XX000", what.to_owned())
 }

@@ -58,6 +58,8 @@ enum Wake {
     StepFailed(PgError),
     /// The record of a decision is not durable.
     NotRecorded(PgError),
+    /// The statement was cancelled before it was sent.
+    Cancelled,
     /// The client is gone.
     ClientGone,
     /// The session is to end.
@@ -98,6 +100,7 @@ impl Session {
                 Wake::ServerGone(why) => self.server_gone(&why).await?,
                 // The server is given up, and whatever it was sent behind the step with it.
                 Wake::StepFailed(error) | Wake::NotRecorded(error) => self.fail_segment(error)?,
+                Wake::Cancelled => self.fail_segment(errors::cancelled())?,
                 Wake::ClientGone => {
                     self.finish_for_nobody().await;
                     return Ok(Ended::Vanished);
@@ -196,10 +199,15 @@ impl Session {
     fn poll_server(&mut self, cx: &mut Context<'_>) -> Poll<Option<Wake>> {
         // Each of them: a record may have failed though one after it is written.
         while let Some(receipt) = self.receipts.last_mut() {
-            let durable = ready!(Pin::new(receipt).poll(cx));
+            let Poll::Ready(durable) = Pin::new(receipt).poll(cx) else {
+                return self.handle.waiting.poll_cancelled(cx).map(|()| Some(Wake::Cancelled));
+            };
             self.receipts.pop();
             if let Err(error) = durable {
                 return Poll::Ready(Some(Wake::NotRecorded(errors::audit(&error))));
+            }
+            if self.receipts.is_empty() && self.handle.waiting.end() {
+                return Poll::Ready(Some(Wake::Cancelled));
             }
         }
         while !self.work.to_server.is_empty() {

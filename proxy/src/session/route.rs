@@ -340,6 +340,11 @@ impl Session {
             self.shared.metrics.forwarded(decision.kind);
             self.shared.metrics.decision.record(pending.took);
         }
+        // What waits here can be cancelled, unless something else runs on the server, or more than this hangs on it.
+        let nothing_runs = self.attached.as_ref().is_some_and(|attached| attached.ready.is_some());
+        if !self.receipts.is_empty() && nothing_runs && !self.keeps_server() {
+            self.handle.waiting.begin();
+        }
         Ok(())
     }
 

@@ -132,3 +132,51 @@ async fn the_third_transaction_is_told_when_to_come_back_and_then_it_may() {
         }
     }
 }
+
+/// One server for the ordinary, one for emergencies.
+fn single(layout: &mut Layout) {
+    layout.pools = [(1, 1), (1, 1), (1, 1), (1, 1)];
+    layout.wait_timeout = Some("60s");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_statement_that_waits_for_a_server_is_cancelled() {
+    let pgward = start(Options { shards: 1, replicas: 0, patients: 80, tune: single }).await;
+    let write = |n| format!("UPDATE patients SET mrn = 'WAITED' WHERE id = '{}'", pgward.patient("us-east", n).id);
+    for (listener, user) in [("general", "app"), ("emergency", "dispatcher")] {
+        let mut holders = Vec::new();
+        // Emergencies may use the other pools' servers, too.
+        for n in 0..if user == "app" { 1 } else { 3 } {
+            let holder = pgward.connect(listener, user).await;
+            holder.simple_query("BEGIN").await.unwrap();
+            let held = tokio::time::timeout(Duration::from_millis(700), holder.simple_query(&write(n))).await;
+            let Ok(held) = held else { break };
+            held.unwrap();
+            holders.push(holder);
+        }
+        let client = pgward.connect(listener, user).await;
+        let (cancel, late) = (client.cancel_token(), write(19));
+        let (waited, ()) = tokio::join!(client.simple_query(&late), async {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            cancel.cancel_query(tokio_postgres::NoTls).await.unwrap();
+        });
+        assert_eq!(sqlstate(waited), "57014", "{user}");
+        // The session is as before, in a transaction and without.
+        client.simple_query("BEGIN").await.unwrap();
+        let (waited, ()) = tokio::join!(client.simple_query(&late), async {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            cancel.cancel_query(tokio_postgres::NoTls).await.unwrap();
+        });
+        assert_eq!(sqlstate(waited), "57014", "{user}");
+        assert_eq!(sqlstate(client.simple_query(&late).await), "25P02");
+        client.simple_query("ROLLBACK").await.unwrap();
+        for holder in &holders {
+            holder.simple_query("ROLLBACK").await.unwrap();
+        }
+        drop(holders);
+        answers(&client, "SELECT 1").await;
+        let server = pgward.on_server("us-east-patients/primary").await;
+        assert_eq!(answers(&server, "SELECT count(*) FROM patients WHERE mrn = 'WAITED'").await, "0");
+    }
+    assert!(pgward.records().text.contains("ended the wait"), "a cancel is recorded");
+}
