@@ -3,7 +3,7 @@
 //!
 //! It follows PostgreSQL's own two steps (`copyfromparse.c`): `CopyReadLineText` finds where a row ends, then
 //! `CopyReadAttributesText` or `…CSV` splits it; in the binary format, lengths say both. Where a server would refuse the data, or where its versions differ (data
-//! behind an end marker), this refuses it too: a row that is seen here as one must never be two over there. The rules
+//! behind an end marker) and are not known, this refuses it too: a row that is seen here as one must never be two over there. The rules
 //! hold for encodings in which no byte of a longer character looks like ASCII; UTF-8 and all server encodings are such.
 //!
 //! It does no I/O and holds nothing but the row that is not yet complete.
@@ -14,10 +14,11 @@ use pgward_config::{KeyType, PatientRegion};
 
 use crate::evidence::{Evidence, Mention, PatientKey, Whence};
 use crate::refusal::{Refusal, RefusalKind};
-use crate::statement::{CopyFormat, CopyFrom};
+use crate::statement::CopyFrom;
 use crate::values::{key_from_copy, key_from_text};
 use binary::Tuples;
 use fields::{Bad, Dialect, Field};
+pub use lines::CsvEnd;
 use lines::{Lines, Step};
 
 mod binary;
@@ -76,6 +77,15 @@ impl CopyRows {
         };
         let (format, header) = Format::new(copy, max_row)?;
         Ok(Self { format, key, region: copy.region, key_type, max_row, header, rows: 0, held: Vec::new() })
+    }
+
+    /// The rows go to servers that read `\.` in CSV so.
+    #[must_use]
+    pub fn read_by(mut self, end: CsvEnd) -> Self {
+        if let Format::Lines { lines, .. } = &mut self.format {
+            lines.set_csv_end(end);
+        }
+        self
     }
 
     /// Takes the payload of a CopyData message.
@@ -207,10 +217,7 @@ impl Format {
             // Without its columns a COPY has no place for the key, and has been refused.
             return Ok((Self::Binary(Tuples::new(columns.unwrap_or_default(), max_row)), false));
         };
-        // In CSV, `\.` ends the copy before PostgreSQL 18 and is data from then on; as data it can only be the row of
-        // a table with one column.
-        let marker = !(matches!(copy.format, CopyFormat::Csv { .. }) && columns.is_none_or(|columns| columns == 1));
-        let lines = Lines::new(&dialect, marker);
+        let lines = Lines::new(&dialect, columns.is_none_or(|columns| columns == 1));
         Ok((Self::Lines { dialect, lines }, header))
     }
 

@@ -8,11 +8,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
-use pgward_config::TableKind;
-use pgward_router::copy_rows::{CopyRows, Rows};
+use pgward_config::{NodeRole, TableKind};
+use pgward_router::copy_rows::{CopyRows, CsvEnd, Rows};
 use pgward_router::decide::Ask;
 use pgward_router::statement::{CopyFormat, CopyFrom};
-use pgward_router::{Evidence, Refusal, RefusalKind, TableUse};
+use pgward_router::{Evidence, Refusal, RefusalKind, TableUse, Transaction};
 use pgward_wire::tag::frontend as tag;
 use pgward_wire::{PgError, backend, frame, frontend};
 
@@ -49,7 +49,7 @@ impl Session {
     pub(super) fn guarded_copy(&mut self, copy: &CopyFrom, sql: &[u8], fingerprint: &Arc<str>, simple: bool) -> Step {
         let max_row = self.state.config.proxy.max_message_bytes;
         let rows = match CopyRows::new(copy, self.state.config.sharding.key_type, max_row) {
-            Ok(rows) => rows,
+            Ok(rows) => rows.read_by(self.csv_end(&copy.format)),
             Err(refusal) => {
                 self.record_refusal(&refusal, &Asked { fingerprint, ..Asked::default() });
                 self.refuse(&errors::refusal(&refusal), simple);
@@ -74,6 +74,21 @@ impl Session {
         });
         self.closed = simple;
         Step::Done
+    }
+
+    /// How the servers that may take the rows read `\.`: the transaction's, or all primaries.
+    fn csv_end(&self, format: &CopyFormat) -> CsvEnd {
+        let (CopyFormat::Csv { .. }, state) = (format, &self.state) else { return CsvEnd::Unknown };
+        let shards = match self.transaction() {
+            Transaction::Pinned(pin) => pin.shard..pin.shard + 1,
+            _ => 0..state.config.shards.len(),
+        };
+        let nodes = shards.flat_map(|shard| state.fleet.shard(shard)).filter(|node| node.role == NodeRole::Primary);
+        let parameters: Vec<_> = nodes.map(|node| node.parameters()).collect();
+        CsvEnd::of_versions(parameters.iter().map(|known| {
+            let mut known = known.as_ref()?.iter();
+            known.find(|(name, _)| name == "server_version").map(|(_, version)| version.as_str())
+        }))
     }
 
     /// Replies for what waited for a server in the segment of a COPY: the statement takes no parameters and returns no

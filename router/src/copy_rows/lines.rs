@@ -14,6 +14,39 @@ enum Newline {
     CrLf,
 }
 
+/// What `\.` on a line of its own is in CSV: the end of the data before PostgreSQL 18, data from then on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CsvEnd {
+    /// The servers that may take the rows are not all known, or differ.
+    #[default]
+    Unknown,
+    /// The end of the data.
+    Marker,
+    /// Data like any other.
+    Data,
+}
+
+impl CsvEnd {
+    /// By the versions of the servers that may take the rows, as they report them; `None` for one that is not known.
+    pub fn of_versions<'a>(versions: impl IntoIterator<Item = Option<&'a str>>) -> Self {
+        let mut common = None;
+        for version in versions {
+            let digits =
+                version.map_or("", |version| version.split(|c: char| !c.is_ascii_digit()).next().unwrap_or(""));
+            let end = match digits.parse::<u32>() {
+                Ok(..18) => Self::Marker,
+                Ok(18..) => Self::Data,
+                Err(_) => return Self::Unknown,
+            };
+            if common.is_some_and(|common| common != end) {
+                return Self::Unknown;
+            }
+            common = Some(end);
+        }
+        common.unwrap_or_default()
+    }
+}
+
 /// What stands next in the stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Step {
@@ -42,8 +75,9 @@ impl Step {
 pub(super) struct Lines {
     /// Quote and escape, for CSV.
     quoting: Option<(u8, u8)>,
-    /// `\.` on a line of its own is the end marker.
-    marker: bool,
+    csv_end: CsvEnd,
+    /// Rows have one column, so that `\.` could be one.
+    single: bool,
     newline: Option<Newline>,
     /// Bytes of the current row that need not be looked at again.
     scanned: usize,
@@ -55,10 +89,11 @@ pub(super) struct Lines {
 }
 
 impl Lines {
-    pub(super) fn new(dialect: &Dialect, marker: bool) -> Self {
+    pub(super) fn new(dialect: &Dialect, single: bool) -> Self {
         Self {
             quoting: dialect.quoting(),
-            marker,
+            csv_end: CsvEnd::Unknown,
+            single,
             newline: None,
             scanned: 0,
             in_quote: false,
@@ -66,6 +101,11 @@ impl Lines {
             ended: false,
             line: 1,
         }
+    }
+
+    /// The rows go to servers that read `\.` so.
+    pub(super) fn set_csv_end(&mut self, end: CsvEnd) {
+        self.csv_end = end;
     }
 
     /// The line at which the next row begins: as editors count, so that newlines within values count, too.
@@ -100,10 +140,14 @@ impl Lines {
     }
 
     fn find(&mut self, data: &[u8], last: bool) -> Step {
-        if self.scanned == 0 && data.first() == Some(&b'\\') && self.marker {
-            match marker(data, last, self.quoting.is_none()) {
+        let text = self.quoting.is_none();
+        if self.scanned == 0 && data.first() == Some(&b'\\') && (text || self.csv_end != CsvEnd::Data) {
+            match marker(data, last, text) {
                 Marker::No => {}
                 Marker::Undecided => return Step::More,
+                Marker::Yes if !text && self.single && self.csv_end == CsvEnd::Unknown => {
+                    return Step::Bad("is \\., which ends the data for servers before PostgreSQL 18 only".into());
+                }
                 Marker::Yes => return Step::End { length: 2 },
                 Marker::Bad => return Step::Bad("has an end marker \\. that is not alone on its line".into()),
             }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use pgward_config::TableKind;
 
 use super::*;
+use crate::statement::CopyFormat;
 
 mod binary;
 
@@ -43,10 +44,10 @@ fn run(format: CopyFormat, columns: &[&str], pieces: &[&[u8]]) -> Result<(Vec<St
     let mut take = |fed: Rows| {
         released += fed.release;
         for mention in &fed.evidence.mentions {
-            let PatientKey::Text(key) = &mention.key else { panic!("a text key") };
+            let key = text_of(&mention.key);
             let (Whence::CopyRow(row) | Whence::CopyLine(row)) = mention.whence else { panic!("a row") };
             let region = mention.region.as_ref().map_or("-", PatientRegion::as_str);
-            patients.push(format!("{}@{region}#{row}", String::from_utf8_lossy(key)));
+            patients.push(format!("{key}@{region}#{row}"));
         }
     };
     for piece in pieces {
@@ -109,8 +110,6 @@ fn csv_rows() {
     check(&csv(), &columns, b"a\"b\nc\"d,x,us\r\n\" \",y,us", &["ab\ncd@us#1", " @us#3"]);
     check(&csv(), &columns, b"p1,x,us\n\\.\n", &["p1@us#1"]);
     check(&csv(), &columns, b"\\.x,x,us\n\\,x,us\n", &["\\.x@us#1", "\\@us#2"]);
-    // As data from PostgreSQL 18 on, where it can be a row.
-    check(&csv(), &["id"], b"p1\n\\.\np2\n", &["p1@-#1", "\\.@-#2", "p2@-#3"]);
 }
 
 #[test]
@@ -167,6 +166,54 @@ fn rows_that_are_refused() {
             let refusal = run(format.clone(), &columns, &[head, tail]).unwrap_err();
             assert_eq!((refusal.kind, &*refusal.message), (RefusalKind::CopyRow, message), "cut at {cut}");
         }
+    }
+}
+
+fn text_of(key: &PatientKey) -> String {
+    let PatientKey::Text(key) = key else { panic!("a text key") };
+    String::from_utf8_lossy(key).into_owned()
+}
+
+/// The keys of a CSV stream of one column, or what is wrong.
+fn keys(end: CsvEnd, stream: &[u8]) -> Result<Vec<String>, String> {
+    let mut found = Vec::new();
+    for cut in 0..=stream.len() {
+        let (head, tail) = stream.split_at(cut);
+        let mut rows = CopyRows::new(&copy(csv(), &["id"]), KeyType::Text, MAX_ROW).unwrap().read_by(end);
+        let fed: Result<Vec<Rows>, Refusal> =
+            rows.feed(head).and_then(|first| Ok(vec![first, rows.feed(tail)?, rows.finish()?]));
+        let fed = fed.map_err(|refusal| refusal.message.into_owned())?;
+        let mentions = fed.into_iter().flat_map(|rows| rows.evidence.mentions);
+        let mut keys: Vec<String> = mentions.map(|mention| text_of(&mention.key)).collect();
+        keys.dedup();
+        assert!(cut == 0 || keys == found, "cut at {cut}");
+        found = keys;
+    }
+    Ok(found)
+}
+
+#[test]
+fn a_backslash_and_a_dot_in_csv_are_what_they_are_to_the_server() {
+    let count = |end, stream: &[u8]| keys(end, stream).map(|keys| keys.len());
+    for stream in [&b"p1\n\\.\n"[..], b"p1\n\\.", b"p1\r\n\\.\r\n"] {
+        assert_eq!(count(CsvEnd::Marker, stream), Ok(1));
+        assert_eq!(count(CsvEnd::Data, stream), Ok(2));
+        let refused = "line 2 of the COPY is \\., which ends the data for servers before PostgreSQL 18 only";
+        assert_eq!(count(CsvEnd::Unknown, stream), Err(refused.to_owned()));
+    }
+    for end in [CsvEnd::Marker, CsvEnd::Data, CsvEnd::Unknown] {
+        assert_eq!(count(end, b"\\.x\n\"\\.\"\n"), Ok(2), "neither is alone and bare");
+    }
+    assert_eq!(count(CsvEnd::Marker, b"\\.\np1\n"), Err("line 2 of the COPY follows the end marker \\.".to_owned()));
+}
+
+#[test]
+fn what_ends_the_data_is_known_from_the_servers_versions() {
+    let end = |versions: &[Option<&str>]| CsvEnd::of_versions(versions.iter().copied());
+    assert_eq!(end(&[Some("15.18 (Debian 15.18-0+deb12u1)"), Some("17.6")]), CsvEnd::Marker);
+    assert_eq!(end(&[Some("18.1"), Some("19devel")]), CsvEnd::Data);
+    for unknown in [&[Some("17.6"), Some("18.1")][..], &[Some("18.1"), None], &[Some("")], &[]] {
+        assert_eq!(end(unknown), CsvEnd::Unknown);
     }
 }
 
