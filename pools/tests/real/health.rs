@@ -18,7 +18,7 @@ async fn a_replica_serves_reads_only_and_its_lag_is_known() {
     let replica = primary.replica();
     let fleet = start(&config(&[primary.port, replica.port], SMALL), None).await;
     let [primary_node, replica_node] = fleet.shard(0) else { panic!("two nodes") };
-    assert!(primary_node.state().up && replica_node.state().up);
+    eventually(Duration::from_secs(10), "both are up", || primary_node.state().up && replica_node.state().up).await;
     assert_eq!(primary_node.state().lag, None);
     let is_current = || replica_node.state().lag.is_some_and(|lag| lag < Duration::from_secs(1));
     eventually(Duration::from_secs(5), "an idle replica is current", is_current).await;
