@@ -25,7 +25,8 @@ impl Waiting {
 
     /// It does no longer; whether it was cancelled meanwhile.
     pub(crate) fn end(&self) -> bool {
-        self.stage.swap(NOT, Ordering::AcqRel) == CANCELLED
+        // Only the session itself begins, so that most statements see this without a locked instruction.
+        self.stage.load(Ordering::Relaxed) != NOT && self.stage.swap(NOT, Ordering::AcqRel) == CANCELLED
     }
 
     /// Ends the session's wait; `false` if it does not wait.
@@ -35,8 +36,11 @@ impl Waiting {
         !matches!(ended, Err(NOT))
     }
 
-    /// Comes back when the wait is cancelled.
+    /// Comes back when the wait is cancelled; never, if none has begun.
     pub(crate) fn poll_cancelled(&self, cx: &Context<'_>) -> Poll<()> {
+        if self.stage.load(Ordering::Relaxed) == NOT {
+            return Poll::Pending;
+        }
         self.waker.register(cx.waker());
         match self.stage.load(Ordering::Acquire) {
             CANCELLED => Poll::Ready(()),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use pgward_audit::{Candidate, Outcome, Place, Receipt, Record};
-use pgward_config::{Class, NodeRole, PoolMode, Workload};
+use pgward_config::{AuditPolicy, Class, NodeRole, PoolMode, Workload};
 use pgward_pools::NodeState;
 use pgward_router::decide::Ask;
 use pgward_router::{
@@ -340,9 +340,11 @@ impl Session {
             self.shared.metrics.forwarded(decision.kind);
             self.shared.metrics.decision.record(pending.took);
         }
-        // What waits here can be cancelled, unless something else runs on the server, or more than this hangs on it.
+        // What waits for a disk can be cancelled, unless something else runs on the server, or more than this hangs on it.
+        // The wait for the write of a turn's records ends at once, and its server is not to be given up for it.
+        let waits_for_disk = !self.receipts.is_empty() && self.state.config.audit.policy == AuditPolicy::Synced;
         let nothing_runs = self.attached.as_ref().is_some_and(|attached| attached.ready.is_some());
-        if !self.receipts.is_empty() && nothing_runs && !self.keeps_server() {
+        if waits_for_disk && nothing_runs && !self.keeps_server() {
             self.handle.waiting.begin();
         }
         Ok(())
