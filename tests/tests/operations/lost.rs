@@ -1,5 +1,7 @@
 //! A server is stopped under an open transaction: what was done there is gone, and nobody is told otherwise.
 
+use std::time::{Duration, Instant};
+
 use pgward::demo::postgres::Shutdown;
 use pgward_tests::{Deployment, Options, answers, sqlstate};
 use tokio_postgres::Client;
@@ -18,6 +20,17 @@ async fn interrupted() -> (Deployment, Client) {
     primary.stop(Shutdown::Fast);
     primary.start().unwrap();
     (pgward, client)
+}
+
+/// Waits until the primary is known to be up again.
+async fn writes_are_taken(pgward: &Deployment, id: &str) {
+    let other = pgward.app().await;
+    let write = format!("UPDATE patients SET mrn = mrn WHERE id = '{id}'");
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while let Err(error) = other.simple_query(&write).await {
+        assert!(Instant::now() < deadline, "{error:?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 async fn nothing_was_written(pgward: &Deployment) {
@@ -54,6 +67,7 @@ async fn no_transaction_is_chained_to_what_is_lost() {
     let id = pgward.patient("us-east", 0).id;
     let write = format!("UPDATE patients SET mrn = 'LOST' WHERE id = '{id}'");
     assert_eq!(sqlstate(client.simple_query(&write).await), "25P02");
+    writes_are_taken(&pgward, &id.to_string()).await;
     client.simple_query(&format!("ROLLBACK; {}", write.replace("LOST", "FOUND"))).await.unwrap();
     client.simple_query("ROLLBACK").await.unwrap();
     nothing_was_written(&pgward).await;
