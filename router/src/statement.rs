@@ -177,11 +177,13 @@ pub enum Action {
     CopyTo,
     /// `DECLARE … CURSOR`; `hold`: WITH HOLD.
     Declare {
+        /// Its name.
+        name: Arc<str>,
         /// WITH HOLD
         hold: bool,
     },
-    /// `FETCH`, `MOVE`, `CLOSE`: touches what its DECLARE touched.
-    Cursor,
+    /// `FETCH`, `MOVE`, `CLOSE` of this cursor (`None`: `CLOSE ALL`): touches what its DECLARE touched.
+    Cursor(Option<Arc<str>>),
     /// `LISTEN`: needs the session's own server.
     Listen,
     /// Leaves state in the server that cannot be shared: temporary tables, session advisory locks.

@@ -76,6 +76,7 @@ impl Session {
                 let upto = self.changes.iter().rposition(|change| matches!(change, TxChange::Savepoint));
                 self.changes.truncate(upto.unwrap_or(0));
             }
+            Event::Done(Effect::Declared { name, reads_only }) => self.cursors.declared(name, reads_only),
             Event::Done(Effect::Pin(why)) => self.pinned = Some(why),
             Event::Done(Effect::Forget { settings }) => self.forget(settings),
             Event::Done(_) => {}
@@ -142,6 +143,7 @@ impl Session {
         self.copy_in = false;
         self.sent = None;
         if matches!(self.tx, Tx::Idle) {
+            self.cursors.clear();
             match self.describes() {
                 // The segment goes on at another server.
                 true => self.portals.forget_effects(),

@@ -29,7 +29,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use pgward_audit::Receipt;
 use pgward_config::{Class, Listener, PoolMode, User};
 use pgward_pools::{Lease, Node, Settings};
-use pgward_router::{Kind, Pin, Transaction};
+use pgward_router::{Cursors, Kind, Pin, Transaction};
 use pgward_wire::tag::frontend as tag;
 use pgward_wire::{PgError, TxStatus, backend, frame};
 use smallvec::SmallVec;
@@ -81,6 +81,7 @@ pub(crate) struct Session {
     prepared: Names,
     unnamed: Option<Arc<Prepared>>,
     portals: Portals,
+    cursors: Cursors,
     settings: Arc<Settings>,
     /// By its settings, its transactions are serializable unless they say otherwise.
     serializable: bool,
@@ -269,6 +270,7 @@ impl Session {
             prepared: Names::default(),
             unnamed: None,
             portals: Portals::default(),
+            cursors: Cursors::default(),
             changes: Vec::new(),
             skip_to_sync: false,
             copy_in: false,

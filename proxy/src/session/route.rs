@@ -93,7 +93,7 @@ impl Session {
             effects,
             took: Duration::ZERO,
             decided: started,
-            reads_only: analysed.shape.statements.iter().all(|statement| statement.reads_only),
+            reads_only: (0..analysed.shape.statements.len()).all(|n| self.reads_only(analysed, n)),
             repeatable: false,
         });
         let on_server = matches!(self.transaction(), Transaction::Pinned(_));
@@ -123,6 +123,11 @@ impl Session {
         }
     }
 
+    /// Whether a statement of these only reads.
+    fn reads_only(&self, analysed: &Analysed, n: usize) -> bool {
+        self.cursors.reads_only(&analysed.shape.statements, n)
+    }
+
     fn is_poolable(&self) -> bool {
         self.pinned.is_none() && self.pool_mode() == PoolMode::Transaction
     }
@@ -139,7 +144,7 @@ impl Session {
             let evidence = self.state.analyser.evidence(analysed, 0, sql, params)?;
             let (note, located) = self.resolve(&evidence);
             pending.notes.push(note);
-            let ask = Ask::new(statement, &evidence, &located);
+            let ask = Ask { reads_only: self.reads_only(analysed, 0), ..Ask::new(statement, &evidence, &located) };
             pending.decisions = self.decide_as(transaction, &[ask], &[])?;
             return Ok(());
         }
@@ -150,10 +155,13 @@ impl Session {
             pending.notes.push(note);
             seen.push((evidence, located));
         }
-        let statements = analysed.shape.statements.iter();
+        let statements = analysed.shape.statements.iter().enumerate();
         let asks: SmallVec<[Ask<'_>; 1]> = statements
             .zip(&seen)
-            .map(|(statement, (evidence, located))| Ask::new(statement, evidence, located))
+            .map(|((n, statement), (evidence, located))| Ask {
+                reads_only: self.reads_only(analysed, n),
+                ..Ask::new(statement, evidence, located)
+            })
             .collect();
         if asks.is_empty() {
             // An empty query still needs a server to answer it in a pipeline's turn; it touches nothing.

@@ -1,5 +1,7 @@
 //! The simple protocol: a Query with one statement or several.
 
+use std::sync::Arc;
+
 use bytes::{Bytes, BytesMut};
 use pgward_config::PoolMode;
 use pgward_router::evidence::NoParams;
@@ -135,9 +137,12 @@ impl Session {
         }
         let statements = analysed.shape.statements.iter().enumerate();
         let effects: SmallVec<[Effect; 1]> = statements
-            .map(|(n, statement)| match statement.sets.is_empty() {
-                true => self.effect(&statement.action, analysed, sql),
-                false => self.set_configs(analysed, n, sql, params),
+            .map(|(n, statement)| match (statement.sets.is_empty(), &statement.action) {
+                (true, Action::Declare { name, hold: false }) => {
+                    Effect::Declared { name: Arc::clone(name), reads_only: statement.reads_only }
+                }
+                (true, action) => self.effect(action, analysed, sql),
+                (false, _) => self.set_configs(analysed, n, sql, params),
             })
             .collect();
         effects.iter().any(|effect| *effect != Effect::None).then(|| effects.into_vec().into_boxed_slice())
@@ -168,7 +173,7 @@ impl Session {
             Action::Savepoint => Effect::Savepoint,
             Action::RollbackTo => Effect::RollbackTo,
             Action::Listen => Effect::Pin("LISTEN"),
-            Action::Declare { hold: true } => Effect::Pin("cursor WITH HOLD"),
+            Action::Declare { hold: true, .. } => Effect::Pin("cursor WITH HOLD"),
             Action::Prepare(_) => Effect::Pin("SQL-level PREPARE"),
             Action::Deallocate(None) => Effect::Forget { settings: false },
             Action::Discard { all: true } => Effect::Forget { settings: true },

@@ -108,6 +108,13 @@ pub(crate) enum Effect {
         /// DISCARD ALL
         settings: bool,
     },
+    /// DECLARE of a cursor that ends with its transaction.
+    Declared {
+        /// Its name.
+        name: Arc<str>,
+        /// Its query does.
+        reads_only: bool,
+    },
     /// The server holds what cannot be shared from now on.
     Pin(&'static str),
 }

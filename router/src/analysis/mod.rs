@@ -69,7 +69,7 @@ fn statement(tables: &Tables, sql: &[u8], literals: &[Literal], raw: &RawStmt) -
         node => walk.utility(node),
     };
     let action = match action {
-        Action::Run | Action::CopyTo | Action::Declare { hold: false } if walk.pins => Action::Pins,
+        Action::Run | Action::CopyTo | Action::Declare { hold: false, .. } if walk.pins => Action::Pins,
         action => action,
     };
     let mut keys = walk.keys();

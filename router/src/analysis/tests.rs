@@ -119,8 +119,8 @@ fn show_action(analyser: &Analyser, analysed: &Analysed, number: usize, sql: &st
             format!("copy-from {}{key}{region} {format}", copy.table)
         }
         Action::CopyTo => "copy-to".into(),
-        Action::Declare { hold } => yes("declare", "-hold", *hold),
-        Action::Cursor => "cursor".into(),
+        Action::Declare { hold, .. } => yes("declare", "-hold", *hold),
+        Action::Cursor(_) => "cursor".into(),
         Action::Listen => "listen".into(),
         Action::Pins => "pins".into(),
     }

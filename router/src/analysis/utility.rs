@@ -32,10 +32,11 @@ impl<'t> Walk<'t> {
                 self.own_name(deallocate.name());
                 Action::Deallocate(deallocate.name().map(Into::into))
             }
-            Node::ClosePortalStmt(_) => Action::Cursor,
-            Node::FetchStmt(_) => {
+            Node::ClosePortalStmt(close) => Action::Cursor(close.portalname().map(Into::into)),
+            // Unless its DECLARE is known.
+            Node::FetchStmt(fetch) => {
                 self.writes = true;
-                Action::Cursor
+                Action::Cursor(Some(fetch.portalname().unwrap_or_default().into()))
             }
             Node::ListenStmt(_) => {
                 self.writes = true;
@@ -85,7 +86,8 @@ impl<'t> Walk<'t> {
 
     fn declare(&mut self, declare: &'t DeclareCursorStmt) -> Action {
         self.query(declare.query(), None, None, 1);
-        Action::Declare { hold: declare.options & CURSOR_OPT_HOLD != 0 }
+        let name = declare.portalname().unwrap_or_default().into();
+        Action::Declare { name, hold: declare.options & CURSOR_OPT_HOLD != 0 }
     }
 
     /// What PREPARE prepares runs later, with values that its EXECUTE brings.

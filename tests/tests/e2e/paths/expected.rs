@@ -123,9 +123,8 @@ fn cursor(case: &Case) -> Outcome {
     if refused {
         return outcome(&format!("BEGIN T | {text} E | 25P02 E | ROLLBACK I"), &record);
     }
-    // What a FETCH does is not known.
-    let kind = if case.expect == Expect::Emergency { "emergency" } else { "write" };
-    outcome(&format!("BEGIN T | DECLARE CURSOR T | {text} T | COMMIT I"), &format!("{record} | {kind} {text}"))
+    // FETCH follows its DECLARE.
+    outcome(&format!("BEGIN T | DECLARE CURSOR T | {text} T | COMMIT I"), &format!("{record} | {record}"))
 }
 
 /// Where a refusal is another one than by itself.
