@@ -155,6 +155,12 @@ async def copy(conn):
         query = "SELECT name, value FROM observations WHERE patient_id = $1 AND loinc = $2 ORDER BY id"
         say("copy-out", await conn.copy_from_query(query, PATIENT, f"copy-{NAME}", output=out))
         say("copy", md5(out.getvalue()).hexdigest())
+        # By COPY in binary, into a table of the patient and into another one.
+        records = [(PATIENT, f"binary-{NAME}", "Hives", "mild")] * 100
+        columns = ["patient_id", "substance", "reaction", "severity"]
+        say("copy-binary", await conn.copy_records_to_table("allergies", records=records, columns=columns))
+        query = "SELECT count(*) FROM allergies WHERE patient_id = $1 AND substance = $2"
+        say("copied", await conn.fetchval(query, PATIENT, f"binary-{NAME}"))
         records = [(NAME, n, bytes([n])) for n in range(100)]
         columns = ["driver", "id", "payload"]
         say("copy-binary", await conn.copy_records_to_table("pgbench_history", records=records, columns=columns))

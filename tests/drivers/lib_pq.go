@@ -110,14 +110,16 @@ func types(db *sql.DB) {
 	for n := range payload {
 		payload[n] = byte(n)
 	}
+	there := func(text string) sql.NullString { return sql.NullString{String: text, Valid: true} }
+	tags := []sql.NullString{there(""), there("a,b"), there("\"{}\\"), {}, there("ä")}
 	seen := time.Date(2026, 2, 28, 23, 59, 59, 999999000, time.UTC)
 	inTransaction(db, false, func(tx *sql.Tx) {
 		exec(tx, `INSERT INTO pgbench_history (driver, id, payload, tags, key, doc, seen, amount, note)
-			VALUES ($1, 1, $2, $3, $4, $5, $6, $7, $8)`, name, payload, pq.Array([]string{"", "a,b", "\"{}\\", "ä"}),
+			VALUES ($1, 1, $2, $3, $4, $5, $6, $7, $8)`, name, payload, pq.Array(tags),
 			patient, `{"a": [1, null, "ü"]}`, seen, "12345678901234567890.123456789", nil)
 		var (
 			gotPayload                []byte
-			gotTags                   []string
+			gotTags                   []sql.NullString
 			gotSeen                   time.Time
 			gotKey, gotDoc, gotAmount string
 			gotNote                   sql.NullString

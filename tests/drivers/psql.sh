@@ -167,16 +167,20 @@ SELECT region FROM patients WHERE id = '$patient';
 COMMIT;
 END
 echo "SELECT region FROM patients WHERE id = '$patient';" >"$folder/statement.sql"
-fifty() {
-    pgbench -n -c 50 -j 2 -t 4 -M "$1" -f "$folder/$2.sql" "$url" 2>&1 |
-        sed -n "s/^number of transactions actually processed/fifty: $2/p; /abort\|error\|ERROR/p"
+bench() {
+    local step=$1 script=$2
+    shift 2
+    pgbench -n -j 2 "$@" -f "$folder/$script.sql" "$url" 2>&1 |
+        sed -n "s/^number of transactions actually processed/$step: $script/p; /abort\|error\|ERROR/p"
 }
-fifty simple transaction
-fifty extended transaction
-fifty extended pipeline
+bench fifty transaction -c 50 -t 4 -M simple
+bench fifty transaction -c 50 -t 4 -M extended
+bench fifty pipeline -c 50 -t 4 -M extended
 # Not in transactions: pgbench waits for each preparation with all of its clients, among them those that hold the
 # servers that it waits for, when there are fewer than clients.
-fifty prepared statement
+bench fifty statement -c 50 -t 4 -M prepared
+# A client by itself has nobody to wait for: each statement is prepared once, and used in a hundred transactions.
+bench prepared transaction -c 1 -t 100 -M prepared
 
 step delete <<'END'
 DELETE FROM observations WHERE patient_id = :'patient' AND loinc = :'name';

@@ -10,7 +10,7 @@ from uuid import UUID
 sys.path.pop(0)
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, insert
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship, selectinload
 
 URL, PATIENT = sys.argv[1].replace("postgresql://", "postgresql+psycopg://"), UUID(sys.argv[2])
@@ -80,6 +80,14 @@ def sqlstate(work):
     return "no error"
 
 
+def refused(work):
+    try:
+        work()
+    except OperationalError as error:
+        return "password authentication failed" in str(error)
+    return "let in"
+
+
 def observation(n):
     return Observation(patient_id=PATIENT, loinc=NAME, name="Step", value=Decimal(n), unit="no", observed_at=SEEN)
 
@@ -88,6 +96,8 @@ def login(engine):
     with engine.connect() as conn:
         say("login", *conn.execute(sa.text("SELECT current_database(), current_user")).one())
         say("version", engine.dialect.server_version_info)
+    wrong = sa.create_engine(engine.url.set(password="wrong"))
+    say("wrong-password", refused(wrong.connect))
     columns = sa.inspect(engine).get_columns("allergies")
     say("columns", [(column["name"], str(column["type"])) for column in columns])
 

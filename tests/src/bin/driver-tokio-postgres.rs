@@ -61,11 +61,12 @@ impl Steps {
         let seen = std::time::UNIX_EPOCH + Duration::new(1_772_323_199, 999_999_000);
         let doc = serde_json::json!({"a": [1, null, "ü"], "b": {"c": 1.5}});
         let transaction = self.client.transaction().await?;
-        let insert = "INSERT INTO pgbench_history (driver, id, payload, tags, key, doc, seen, note)
-            VALUES ($1, 1, $2, $3, $4, $5, $6, $7)";
-        let note = None::<&str>;
-        transaction.execute(insert, &[&NAME, &payload, &tags, &self.patient, &doc, &seen, &note]).await?;
-        let query = "SELECT payload, tags, key, doc, seen, note FROM pgbench_history WHERE driver = $1";
+        // The driver has no type of its own for numeric.
+        let (note, amount) = (None::<&str>, "12345678901234567890.123456789");
+        let insert = "INSERT INTO pgbench_history (driver, id, payload, tags, key, doc, seen, note, amount)
+            VALUES ($1, 1, $2, $3, $4, $5, $6, $7, $8::text::numeric)";
+        transaction.execute(insert, &[&NAME, &payload, &tags, &self.patient, &doc, &seen, &note, &amount]).await?;
+        let query = "SELECT payload, tags, key, doc, seen, note, amount::text FROM pgbench_history WHERE driver = $1";
         let row = transaction.query_one(query, &[&NAME]).await?;
         say("payload", row.get::<_, Vec<u8>>(0) == payload);
         say("tags", row.get::<_, Vec<Option<String>>>(1));
@@ -73,6 +74,7 @@ impl Steps {
         say("doc", row.get::<_, serde_json::Value>(3));
         say("seen", row.get::<_, std::time::SystemTime>(4) == seen);
         say("note", row.get::<_, Option<String>>(5));
+        say("amount", row.get::<_, String>(6));
         Ok(transaction.rollback().await?)
     }
 

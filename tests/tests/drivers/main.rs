@@ -6,7 +6,7 @@ mod compare;
 mod programs;
 
 use compare::same_lines;
-use programs::{Program, go, java, node, psql, python, ruby};
+use programs::{Program, cargo, go, java, node, psql, python, ruby};
 
 #[tokio::test]
 async fn psycopg3() {
@@ -56,4 +56,9 @@ async fn ruby_pg() {
 #[tokio::test]
 async fn sqlalchemy() {
     same_lines(9, &python("sqlalchemy")).await;
+}
+
+#[tokio::test]
+async fn sqlx() {
+    same_lines(10, &cargo("sqlx")).await;
 }

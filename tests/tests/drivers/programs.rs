@@ -133,6 +133,14 @@ pub(crate) fn go() -> Program {
         .env("GOCACHE", installed("go-cache"))
 }
 
+/// A package of its own in Rust, built anew when it has changed.
+pub(crate) fn cargo(driver: &'static str) -> Program {
+    let (manifest, folder) = (source(&format!("{driver}/Cargo.toml")), installed(driver));
+    let run = ["run", "--quiet", "--locked", "--offline", "--manifest-path", &manifest, "--target-dir"];
+    Program::new(driver, env!("CARGO"), &[&run[..], &[&folder.to_string_lossy(), "--"]].concat())
+        .needs(folder.join(format!("debug/pgward-driver-{driver}")), "the crates that its lock file names")
+}
+
 /// The program in Ruby, which itself says when the gem is missing.
 pub(crate) fn ruby() -> Program {
     Program::new("ruby_pg", "ruby", &["-Ku", &source("ruby_pg.rb")])
