@@ -231,7 +231,7 @@ impl Registry {
     ///
     /// # Errors
     /// 53300 when there are `limit` sessions already, or as many of this user as the user may have.
-    pub(crate) fn enter(&self, user: &User, limit: usize, minor: u16) -> Result<Arc<Handle>, PgError> {
+    pub(crate) fn enter(&self, user: &User, limit: usize, minor: u16) -> Result<Entered<'_>, PgError> {
         let key = key::make(self.random()?, self.instance, minor);
         let mut sessions = self.sessions.lock();
         if sessions.len() >= limit {
@@ -265,18 +265,13 @@ impl Registry {
             server: Mutex::default(),
         });
         sessions.insert(pid, Arc::clone(&handle));
-        Ok(handle)
+        Ok(Entered { registry: self, handle })
     }
 
     fn random<const N: usize>(&self) -> Result<[u8; N], PgError> {
         let mut bytes = [0; N];
         self.random.fill(&mut bytes).map_err(|_| PgError::error("XX000", "no random bytes can be had"))?;
         Ok(bytes)
-    }
-
-    /// The session has ended.
-    pub(crate) fn leave(&self, handle: &Handle) {
-        self.sessions.lock().remove(&handle.pid);
     }
 
     /// Tells all sessions to end.
@@ -305,6 +300,19 @@ impl Registry {
     /// The session that was given this process id and key.
     pub(crate) fn of_key(&self, pid: i32, told: &[u8]) -> Option<Arc<Handle>> {
         self.sessions.lock().get(&pid).filter(|handle| key::same(&handle.key, told)).cloned()
+    }
+}
+
+/// A session among the others for as long as this lives, even if its task panics or its login is given up.
+#[derive(Debug)]
+pub(crate) struct Entered<'r> {
+    registry: &'r Registry,
+    pub(crate) handle: Arc<Handle>,
+}
+
+impl Drop for Entered<'_> {
+    fn drop(&mut self) {
+        self.registry.sessions.lock().remove(&self.handle.pid);
     }
 }
 
@@ -338,14 +346,27 @@ mod tests {
         let first = registry.enter(&user(None), 1, 0).unwrap();
         assert_eq!(registry.enter(&user(None), 1, 0).unwrap_err().sqlstate(), "53300");
         assert_eq!(registry.enter(&user(Some(1)), 9, 0).unwrap_err().sqlstate(), "53300");
-        registry.leave(&first);
+        drop(first);
         assert!(registry.enter(&user(Some(1)), 1, 0).is_ok());
+    }
+
+    /// As when `startup_timeout` ends while the greeting is written.
+    #[tokio::test]
+    async fn a_login_that_is_given_up_leaves_nobody_behind() {
+        let registry = Registry::new(0);
+        let login = async {
+            let _entered = registry.enter(&user(None), 1, 0).unwrap();
+            std::future::pending::<()>().await;
+        };
+        assert!(tokio::time::timeout(Duration::from_millis(1), login).await.is_err());
+        assert_eq!(registry.len(), 0);
     }
 
     #[test]
     fn a_server_that_is_being_cancelled_is_not_undisturbed() {
         let registry = Registry::new(0);
-        let handle = registry.enter(&user(None), 1, 0).unwrap();
+        let entered = registry.enter(&user(None), 1, 0).unwrap();
+        let handle = Arc::clone(&entered.handle);
         assert!(handle.detach().is_none());
         let cancel = UnderWay::new(false);
         assert!(cancel.ask());
@@ -357,12 +378,13 @@ mod tests {
     #[test]
     fn a_session_is_found_by_its_whole_key() {
         let registry = Registry::new(7);
-        let handle = registry.enter(&user(None), 1, 2).unwrap();
+        let entered = registry.enter(&user(None), 1, 2).unwrap();
+        let handle = Arc::clone(&entered.handle);
         let found = |pid, key: &[u8]| registry.of_key(pid, key).is_some();
         assert!(found(handle.pid, &handle.key));
         assert!(!found(handle.pid ^ 1, &handle.key));
         assert!(!found(handle.pid, &handle.key[..4]));
-        registry.leave(&handle);
+        drop(entered);
         assert!(!found(handle.pid, &handle.key));
     }
 
@@ -383,7 +405,8 @@ mod tests {
     #[test]
     fn a_harder_kill_is_not_softened() {
         let registry = Registry::new(0);
-        let handle = registry.enter(&user(None), 1, 0).unwrap();
+        let entered = registry.enter(&user(None), 1, 0).unwrap();
+        let handle = Arc::clone(&entered.handle);
         handle.kill(Kill::Now);
         handle.kill(Kill::Drain);
         assert_eq!(handle.killed(), Some(Kill::Now));

@@ -19,6 +19,7 @@ use tokio::net::TcpStream;
 use crate::auth::{MECHANISM, ScramExchange, wrong_password};
 use crate::cancel;
 use crate::greeting::{self, Reported, Tried};
+use crate::registry::Entered;
 use crate::session::{Session, Wish, from_startup, own_class, refusal_error, statements};
 use crate::state::{Shared, State};
 
@@ -59,7 +60,7 @@ pub(crate) async fn serve(shared: Arc<Shared>, listener: Arc<str>, mut stream: T
     let Some(listener) = state.config.listeners.iter().position(|known| known.name == listener) else { return };
     let login = Login { shared: &shared, state: &state, listener, address };
     let admitted = tokio::time::timeout(state.config.proxy.startup_timeout, login.admit(&mut stream)).await;
-    let (user, wishes, handle) = match admitted {
+    let (user, wishes, entered) = match admitted {
         Ok(Ok(admitted)) => admitted,
         Ok(Err(Leave::Silently)) | Err(_) => return,
         Ok(Err(Leave::Told(error))) => return tell(&mut stream, error).await,
@@ -68,14 +69,14 @@ pub(crate) async fn serve(shared: Arc<Shared>, listener: Arc<str>, mut stream: T
             return cancel::Request { shared, state, listener, address, pid, key: &key }.serve().await;
         }
     };
-    let _present = Present::new(&shared, &handle);
+    let _present = Present::new(&shared);
     let session = Session::new(
         Arc::clone(&shared),
         Arc::clone(&state),
         listener,
         user,
         address,
-        Arc::clone(&handle),
+        Arc::clone(&entered.handle),
         stream,
         wishes.settings,
         wishes.class,
@@ -85,23 +86,21 @@ pub(crate) async fn serve(shared: Arc<Shared>, listener: Arc<str>, mut stream: T
     tracing::debug!(%address, ?ended, "session ended");
 }
 
-/// A client among the others for as long as it lives, even if its task panics.
+/// A client that is counted for as long as it lives, even if its task panics.
 struct Present<'a> {
     shared: &'a Shared,
-    handle: &'a crate::registry::Handle,
 }
 
 impl<'a> Present<'a> {
-    fn new(shared: &'a Shared, handle: &'a crate::registry::Handle) -> Self {
+    fn new(shared: &'a Shared) -> Self {
         shared.metrics.clients.increment(1.0);
         shared.metrics.logins.increment(1);
-        Self { shared, handle }
+        Self { shared }
     }
 }
 
 impl Drop for Present<'_> {
     fn drop(&mut self) {
-        self.shared.registry.leave(self.handle);
         self.shared.metrics.clients.decrement(1.0);
     }
 }
@@ -117,14 +116,14 @@ async fn tell(stream: &mut TcpStream, error: PgError) {
     .await;
 }
 
-struct Login<'a> {
-    shared: &'a Shared,
+struct Login<'s, 'a> {
+    shared: &'s Shared,
     state: &'a State,
     listener: usize,
     address: SocketAddr,
 }
 
-type Admitted = (usize, Wishes, Arc<crate::registry::Handle>);
+type Admitted<'s> = (usize, Wishes, Entered<'s>);
 
 /// What a client wants its session to begin with.
 struct Wishes {
@@ -132,8 +131,8 @@ struct Wishes {
     class: Option<Class>,
 }
 
-impl Login<'_> {
-    async fn admit(&self, stream: &mut TcpStream) -> Result<Admitted, Leave> {
+impl<'s> Login<'s, '_> {
+    async fn admit(&self, stream: &mut TcpStream) -> Result<Admitted<'s>, Leave> {
         let startup = self.startup(stream).await?;
         let user_name = startup
             .user()
@@ -159,14 +158,11 @@ impl Login<'_> {
             let error = PgError::error(error.sqlstate().to_owned(), "the session could not be greeted");
             self.record_refused(&user_name, &error);
         })?;
-        let handle = self.enter(user, minor).inspect_err(|error| self.record_refused(&user_name, error))?;
-        backend::put_backend_key_data(&mut out, handle.pid, &handle.key);
+        let entered = self.enter(user, minor).inspect_err(|error| self.record_refused(&user_name, error))?;
+        backend::put_backend_key_data(&mut out, entered.handle.pid, &entered.handle.key);
         backend::put_ready_for_query(&mut out, TxStatus::Idle);
-        if let Err(error) = stream.write_all(&out).await {
-            self.shared.registry.leave(&handle);
-            return Err(error.into());
-        }
-        Ok((user, wishes, handle))
+        stream.write_all(&out).await?;
+        Ok((user, wishes, entered))
     }
 
     /// The startup message, behind requests for encryption, which are declined. A cancel request ends here.
@@ -269,7 +265,7 @@ impl Login<'_> {
         Ok(Wishes { settings: asked.settings, class })
     }
 
-    fn enter(&self, user: usize, minor: u16) -> Result<Arc<crate::registry::Handle>, PgError> {
+    fn enter(&self, user: usize, minor: u16) -> Result<Entered<'s>, PgError> {
         let config = &self.state.config;
         self.shared.registry.enter(&config.users[user], config.proxy.max_clients, minor)
     }
