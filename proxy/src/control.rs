@@ -59,10 +59,15 @@ struct Request {
     command: Command,
 }
 
-/// The socket, in place. Dropping it removes it.
+/// The socket, answering.
 #[derive(Debug)]
 pub struct Control {
     listener: UnixListener,
+}
+
+/// The socket's file. Dropping it removes it.
+#[derive(Debug)]
+pub struct Placed {
     path: PathBuf,
     inode: u64,
 }
@@ -73,7 +78,7 @@ impl Control {
     ///
     /// # Errors
     /// Another proxy answers on this path, something else than a socket is there, or the folder cannot be written.
-    pub fn bind(path: &Path) -> anyhow::Result<Self> {
+    pub fn bind(path: &Path) -> anyhow::Result<(Self, Placed)> {
         let place = || format!("control socket {}", path.display());
         refuse_if_taken(path).with_context(place)?;
         // Bound under another name first, so that it is never to be seen with wider permissions.
@@ -88,7 +93,7 @@ impl Control {
         }
         placed.with_context(place)?;
         let inode = fs::metadata(path).with_context(place)?.ino();
-        Ok(Self { listener, path: path.to_owned(), inode })
+        Ok((Self { listener }, Placed { path: path.to_owned(), inode }))
     }
 
     /// Answers commands for ever, one task for each connection, so that a slow reload does not keep `status` waiting.
@@ -117,7 +122,7 @@ impl Control {
     }
 }
 
-impl Drop for Control {
+impl Drop for Placed {
     fn drop(&mut self) {
         // A successor may have put its own socket there.
         if fs::metadata(&self.path).is_ok_and(|there| there.ino() == self.inode)
@@ -186,8 +191,9 @@ mod tests {
     use tempfile::TempDir;
 
     async fn serve(path: &Path) -> tokio::task::JoinHandle<()> {
-        let control = Control::bind(path).unwrap();
+        let (control, placed) = Control::bind(path).unwrap();
         tokio::spawn(async move {
+            let _placed = placed;
             control
                 .serve(|command| async move {
                     match command {

@@ -24,7 +24,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::cancel::Limits;
-use crate::control::{Command, Control, Reply};
+use crate::control::{Command, Control, Placed, Reply};
 use crate::http::{Missing, Probe};
 use crate::metrics::{Metrics, NodeFigures};
 use crate::registry::{Kill, Registry};
@@ -197,19 +197,20 @@ impl Proxy {
         }
     }
 
-    fn start_control(self: &Arc<Self>, config: &Config) -> anyhow::Result<Arc<Control>> {
+    /// What it returns removes the socket when dropped: the task that answers on it is never ended.
+    fn start_control(self: &Arc<Self>, config: &Config) -> anyhow::Result<Placed> {
         let guard = self.control.enter();
-        let control = Arc::new(Control::bind(&config.proxy.control_socket)?);
+        let (control, placed) = Control::bind(&config.proxy.control_socket)?;
         drop(guard);
-        let (proxy, socket) = (Arc::clone(self), Arc::clone(&control));
+        let proxy = Arc::clone(self);
         self.control.spawn(async move {
             let handler = move |command| {
                 let proxy = Arc::clone(&proxy);
                 async move { proxy.obey(command).await }
             };
-            socket.serve(handler).await;
+            control.serve(handler).await;
         });
-        Ok(control)
+        Ok(placed)
     }
 
     async fn obey(self: Arc<Self>, command: Command) -> Reply {

@@ -30,3 +30,12 @@ async fn transactions_may_finish_and_those_that_do_not_are_told() {
     assert_eq!(stays.frame().await.and_then(|frame| frame.field(b'C')).as_deref(), Some("57P01"));
     assert!(told.elapsed() > Duration::from_secs(2), "it had time to finish");
 }
+
+#[tokio::test]
+async fn the_control_socket_is_gone_with_its_proxy() {
+    let pgward = start(Options { shards: 1, replicas: 0, patients: 40, ..Options::default() }).await;
+    let socket = pgward.files().dir.join("pgward.sock");
+    assert!(socket.exists());
+    assert!(pgward.with_instance(|instance| instance.stop()).unwrap().success());
+    assert!(!socket.exists());
+}
