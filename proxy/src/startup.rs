@@ -20,7 +20,7 @@ use crate::auth::{MECHANISM, ScramExchange, wrong_password};
 use crate::cancel;
 use crate::greeting::{self, Reported, Tried};
 use crate::registry::Entered;
-use crate::session::{Session, Wish, from_startup, own_class, refusal_error, statements};
+use crate::session::{Session, Wish, from_startup, of_the_connection, own_class, refusal_error, statements};
 use crate::state::{Shared, State};
 
 /// A password message is no longer than this.
@@ -249,6 +249,11 @@ impl<'s> Login<'s, '_> {
     fn settings(&self, startup: &Startup, user: usize) -> Result<Wishes, PgError> {
         let asked = from_startup(&startup.params)
             .map_err(|detail| PgError::error("22023", "invalid startup parameter").with_detail(detail))?;
+        if let Some(name) = of_the_connection(&asked.settings) {
+            return Err(PgError::error("0A000", format!("parameter \"{name}\" cannot be asked for through PgWard"))
+                .with_detail("It is fixed when a connection to a server is opened, and clients share those.")
+                .with_hint("Leave it out, or connect to the shard's own server."));
+        }
         let analyser = &self.state.analyser;
         for sql in statements(&asked.settings) {
             let sql = sql.as_bytes();

@@ -39,7 +39,7 @@ pub(crate) use attach::{Brought, ask, change_settings};
 pub(crate) use errors::refusal as refusal_error;
 pub(crate) use local::{Wish, own_class};
 pub(crate) use prepared::Statements;
-pub(crate) use settings::{from_startup, quoted, statements};
+pub(crate) use settings::{from_startup, of_the_connection, quoted, statements};
 
 use crate::accepted::At;
 use crate::greeting::refusable;

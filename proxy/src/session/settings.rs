@@ -152,6 +152,22 @@ fn quoted_list(text: &str) -> String {
     names.iter().map(|name| quoted(name)).collect::<Vec<_>>().join(", ")
 }
 
+/// Parameters that a server takes at the beginning of a connection only (PGC_BACKEND and PGC_SU_BACKEND in
+/// `src/backend/utils/misc/guc_tables.c`).
+const OF_THE_CONNECTION: [&str; 6] = [
+    "ignore_system_indexes",
+    "jit_debugging_support",
+    "jit_profiling_support",
+    "log_connections",
+    "log_disconnections",
+    "post_auth_delay",
+];
+
+/// The first of the settings that no server can take any more once it is connected.
+pub(crate) fn of_the_connection(settings: &Settings) -> Option<&'static str> {
+    OF_THE_CONNECTION.into_iter().find(|name| settings.values().contains_key(*name))
+}
+
 /// Whether transactions are serializable under these settings unless they say otherwise.
 pub(crate) fn is_serializable(settings: &Settings) -> bool {
     let isolation = settings.values().get("default_transaction_isolation");
@@ -258,6 +274,15 @@ mod tests {
         let want = settings(&[("search_path", "'ab'"), ("work_mem", "'4MB'"), ("geqo", "'off'")]);
         assert_eq!(found, want);
         assert!(from_startup(&[("options".to_owned(), "-d 5".to_owned())]).is_err());
+    }
+
+    #[test]
+    fn what_belongs_to_the_connection_is_found_in_any_spelling() {
+        for options in ["-c ignore_system_indexes=on", "-c Post_Auth_Delay=1", "--log-connections=on"] {
+            let found = from_startup(&[("options".to_owned(), options.to_owned())]).unwrap().settings;
+            assert!(of_the_connection(&found).is_some(), "{options}");
+        }
+        assert_eq!(of_the_connection(&settings(&[("log_statement", "'all'")])), None);
     }
 
     #[test]

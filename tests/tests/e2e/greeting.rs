@@ -111,3 +111,17 @@ async fn settings_that_would_change_what_statements_mean_are_refused() {
         assert_eq!(frames.last().and_then(|frame| frame.field(b'V')).as_deref(), Some("FATAL"), "{params:?}");
     }
 }
+
+/// A server takes them at the beginning of a connection, which is another one's here.
+#[tokio::test]
+async fn what_belongs_to_a_servers_connection_is_refused_in_words() {
+    for params in
+        [[("options", "-c ignore_system_indexes=on")], [("post_auth_delay", "0")], [("log_connections", "on")]]
+    {
+        let frames = greeted(0, &params).await;
+        let error = frames.last().filter(|frame| frame.tag == b'E').unwrap_or_else(|| panic!("{params:?}"));
+        assert_eq!(error.field(b'C').unwrap(), "0A000", "{params:?}");
+        assert!(error.field(b'M').unwrap().contains("cannot be asked for through PgWard"));
+        assert!(error.field(b'D').is_some() && error.field(b'H').is_some());
+    }
+}
