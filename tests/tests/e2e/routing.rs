@@ -157,3 +157,51 @@ async fn delete(client: &Client, id: Uuid, node: &str) {
     let sql = format!("DELETE FROM patients WHERE id = '{id}' RETURNING {NODE}");
     assert_eq!(answers(client, &sql).await, node);
 }
+
+/// A string goes on behind a newline, and comments may stand between. Said twice each: what a text is like is remembered.
+#[tokio::test]
+async fn a_key_in_several_parts_is_read_as_the_server_reads_it() {
+    let pgward = shared().await;
+    let (client, server) = (pgward.app().await, pgward.on_server("eu-west-patients/primary").await);
+    let id = pgward.patient("eu-west", 33).id.to_string();
+    let (one, other) = id.split_at(11);
+    let betweens = [
+        "\n",
+        " -- c\n ",
+        "--c\n",
+        "\n -- c\n ",
+        " -- c\n -- d\n\n",
+        " -- it's\n",
+        " -- $$\n",
+        " -- /*\n",
+        "\r",
+        " -- c\r ",
+        "\x0c\n",
+        " ",
+        "",
+        " /* c */\n ",
+        "\n/* c */ ",
+        "\n-- c ",
+        " - \n",
+        "\n+",
+    ];
+    for between in betweens.iter().chain(&betweens) {
+        for prefix in ["", "E", "U&"] {
+            let key = format!("{prefix}'{one}'{between}'{other}'");
+            let sql = format!("SELECT family_name || {NODE} FROM patients WHERE id = {key}");
+            let whole = |text: String| text.replace("replica-1", "primary").replace("replica-2", "primary");
+            let told = match client.simple_query(&sql).await {
+                Ok(_) => Ok(whole(answers(&client, &sql).await)),
+                Err(error) => Err(error.code().unwrap().code().to_owned()),
+            };
+            match server.simple_query(&sql).await {
+                Ok(_) => assert_eq!(told, Ok(answers(&server, &sql).await), "{sql:?}"),
+                // What is no key to the server is none here.
+                Err(_) => {
+                    let code = told.expect_err(&sql);
+                    assert!(["42601", "PW001", "PW007"].contains(&&*code), "{sql:?}: {code}");
+                }
+            }
+        }
+    }
+}
