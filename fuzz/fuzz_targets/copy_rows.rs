@@ -28,6 +28,7 @@ fn cut(copy: usize, data: &[u8], size: usize) -> Result<Found, Refusal> {
 
 fn add((released, rows, patients): &mut Found, part: pgward_router::Rows, fed: usize) -> Result<(), Refusal> {
     *released += part.release;
+    assert_eq!(part.pieces.iter().map(|piece| piece.length).sum::<usize>(), part.release, "all of it has an owner");
     assert!(*released <= fed, "more is released than was fed");
     *rows += part.rows;
     for mention in part.evidence.mentions {

@@ -60,6 +60,41 @@ pub struct Rows {
     pub rows: u64,
     /// The patients of these rows, each once, where first seen.
     pub evidence: Evidence,
+    /// What was released, cut where another patient's rows begin: all of it, in order.
+    pub pieces: Vec<Piece>,
+}
+
+/// Neighbouring bytes of the stream that are of the same patient, or of none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Piece {
+    /// Bytes.
+    pub length: usize,
+    /// Lines of text and CSV, as servers count them for their messages; rows of the binary format.
+    pub lines: u64,
+    /// Whose.
+    pub of: Of,
+}
+
+/// Whose bytes these are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Of {
+    /// A header, the end marker or the trailer: of the stream as such.
+    Stream,
+    /// Of the patient at this place of the evidence.
+    Patient(usize),
+}
+
+impl Rows {
+    fn add(&mut self, length: usize, lines: u64, of: Of) {
+        self.release += length;
+        match self.pieces.last_mut() {
+            Some(last) if last.of == of => {
+                last.length += length;
+                last.lines += lines;
+            }
+            _ => self.pieces.push(Piece { length, lines, of }),
+        }
+    }
 }
 
 impl CopyRows {
@@ -130,6 +165,16 @@ impl CopyRows {
         }
     }
 
+    /// Lines, or rows of the binary format, from there to the row at hand.
+    fn lines_since(&self, at: Whence) -> u64 {
+        match (at, self.at()) {
+            (Whence::CopyLine(from), Whence::CopyLine(upto)) | (Whence::CopyRow(from), Whence::CopyRow(upto)) => {
+                upto.saturating_sub(from)
+            }
+            _ => 0,
+        }
+    }
+
     /// Cuts rows from `data`, which begins with a row.
     fn cut(&mut self, data: &[u8], last: bool) -> Result<Rows, Refusal> {
         let mut rows = Rows::default();
@@ -139,18 +184,20 @@ impl CopyRows {
             let at = self.at();
             match self.format.step(rest, last) {
                 Step::More => break,
-                Step::Header { length } | Step::End { length } => rows.release += length,
+                Step::Header { length } | Step::End { length } => {
+                    rows.add(length, self.lines_since(at), Of::Stream);
+                }
                 Step::BadHeader(what) => return Err(self.refuse_header(what)),
                 Step::Bad(what) => return Err(self.refuse(at, what)),
+                Step::Row { length, .. } if std::mem::take(&mut self.header) => {
+                    rows.add(length, self.lines_since(at), Of::Stream);
+                }
                 Step::Row { content, length } => {
-                    rows.release += length;
-                    if std::mem::take(&mut self.header) {
-                        continue;
-                    }
                     self.rows += 1;
                     rows.rows += 1;
                     let (key, region) = self.patient(at, &rest[..content])?;
-                    patients.add(at, key, region)?;
+                    let patient = patients.add(at, key, region)?;
+                    rows.add(length, self.lines_since(at), Of::Patient(patient));
                 }
             }
         }
@@ -244,16 +291,20 @@ struct Patients {
 }
 
 impl Patients {
-    fn add(&mut self, at: Whence, key: PatientKey, region: Option<PatientRegion>) -> Result<(), Refusal> {
+    /// The patient's place in the evidence.
+    fn add(&mut self, at: Whence, key: PatientKey, region: Option<PatientRegion>) -> Result<usize, Refusal> {
         let mentions = &mut self.evidence.mentions;
         match self.seen.entry(key) {
             Entry::Vacant(vacant) => {
+                let place = mentions.len();
                 let mention = Mention { key: vacant.key().clone(), whence: at, region };
-                vacant.insert(mentions.len());
+                vacant.insert(place);
                 mentions.push(mention);
+                Ok(place)
             }
             Entry::Occupied(place) => {
-                let Some(first) = mentions.get_mut(*place.get()) else { return Ok(()) };
+                let place = *place.get();
+                let Some(first) = mentions.get_mut(place) else { return Ok(place) };
                 match (&first.region, region) {
                     (Some(one), Some(other)) if *one != other => {
                         let message = "its patient has another region than in a row before it";
@@ -262,9 +313,9 @@ impl Patients {
                     (None, Some(region)) => first.region = Some(region),
                     _ => {}
                 }
+                Ok(place)
             }
         }
-        Ok(())
     }
 }
 

@@ -19,6 +19,10 @@ use crate::placement::{Candidates, Place, Rules, Views, pool};
 use crate::refusal::{Refusal, RefusalKind};
 use crate::statement::{Kind, Statement, TableUse};
 
+mod rows;
+
+pub use rows::Part;
+
 /// Everything that decisions read from a configuration, laid out for reading.
 #[derive(Debug)]
 pub struct Router {
@@ -290,20 +294,12 @@ impl Router {
         ask: Ask<'_>,
         pending: &[(PatientKey, PatientRegion)],
     ) -> Result<Need, Refusal> {
-        let kind = match (facts.class, ask.reads_only, facts.user.workload) {
+        let mut need = Need { reads_only: ask.reads_only, ..self.write(facts) };
+        need.kind = match (facts.class, ask.reads_only, facts.user.workload) {
             (Class::Emergency, ..) => Kind::Emergency,
             (_, false, _) => Kind::Write,
             (_, true, Workload::Analytics) => Kind::Analytics,
             (_, true, Workload::Care) => Kind::Read,
-        };
-        let mut need = Need {
-            kind,
-            reads_only: ask.reads_only,
-            at: At::Anywhere,
-            home: None,
-            epoch: 0,
-            permit: Arc::clone(no_patient()),
-            register: Register::new(),
         };
         if ask.evidence.mentions.is_empty()
             && let Some(table) = ask.tables.iter().find(|table| table.kind == TableKind::Patient)
@@ -326,6 +322,19 @@ impl Router {
             }
         }
         Ok(need)
+    }
+
+    /// What a write needs of which nothing else is known.
+    fn write(&self, facts: &Facts<'_>) -> Need {
+        Need {
+            kind: if facts.class == Class::Emergency { Kind::Emergency } else { Kind::Write },
+            reads_only: false,
+            at: At::Anywhere,
+            home: None,
+            epoch: 0,
+            permit: Arc::clone(no_patient()),
+            register: Register::new(),
+        }
     }
 
     /// Adds the shard, home region and permit of one patient to what the statement needs.

@@ -28,9 +28,9 @@ mod values;
 
 pub use analyser::Analyser;
 pub use catalog::Catalog;
-pub use copy_rows::{CopyRows, Rows};
+pub use copy_rows::{CopyRows, Of, Piece, Rows};
 pub use cursors::Cursors;
-pub use decide::{Ask, Router};
+pub use decide::{Ask, Part, Router};
 pub use decision::{Candidate, Decision, Facts, Located, NodeView, PassedOver, Pin, Reason, Target, Transaction};
 pub use directory::{DirectoryLookup, Entry, NoDirectory};
 pub use evidence::{Evidence, Mention, NoParams, Params, PatientKey, Whence};

@@ -11,7 +11,7 @@ use crate::directory::Entry;
 use crate::sample;
 
 /// us-east: patients 100 to 199, us-west 200 …, eu-west 300 …, ap-south 400 …, a region without a shard 500 ….
-struct Census;
+pub(super) struct Census;
 
 impl DirectoryLookup for Census {
     fn get(&self, key: &PatientKey) -> Option<Entry> {
@@ -25,16 +25,16 @@ impl DirectoryLookup for Census {
 /// A case: who asks, what, and how the nodes are. Starts as a care user's read of patient 100 from us-east-1, all nodes
 /// idle.
 #[derive(Clone)]
-struct Case {
-    config: Config,
-    listener: Listener,
+pub(super) struct Case {
+    pub(super) config: Config,
+    pub(super) listener: Listener,
     user: User,
-    class: Class,
+    pub(super) class: Class,
     transaction: Transaction,
     reads_only: bool,
     tables: Vec<TableUse>,
     evidence: Evidence,
-    views: Views,
+    pub(super) views: Views,
     failed: Vec<usize>,
 }
 
@@ -66,7 +66,7 @@ impl Case {
         }
     }
 
-    fn write() -> Self {
+    pub(super) fn write() -> Self {
         Self { reads_only: false, ..Self::read() }
     }
 
@@ -89,7 +89,7 @@ impl Case {
         Self { evidence: Evidence { mentions: smallvec![mention(patient, Some(region))] }, ..self }
     }
 
-    fn from(self, origin: &str) -> Self {
+    pub(super) fn from(self, origin: &str) -> Self {
         Self { listener: sample::listener(origin), ..self }
     }
 
