@@ -262,5 +262,34 @@ pub fn error_fields(body: &[u8]) -> Result<ErrorFields<'_>, ProtocolError> {
     Ok(fields)
 }
 
+/// Appends the same ErrorResponse or NoticeResponse with some of its fields changed: `change` is given the code and the
+/// text of each field in turn, and says what stands in its place, or `None` to leave it.
+///
+/// # Errors
+/// When the body is not a list of fields that ends with it; nothing is appended then.
+pub fn put_fields_changed(
+    out: &mut BytesMut,
+    tag: u8,
+    body: &[u8],
+    mut change: impl FnMut(u8, &[u8]) -> Option<Vec<u8>>,
+) -> Result<(), ProtocolError> {
+    let mut reader = Reader::new("ErrorResponse", body);
+    let mut fields = BytesMut::with_capacity(body.len() + 64);
+    loop {
+        let code = reader.u8()?;
+        if code == 0 {
+            break;
+        }
+        let text = reader.string()?;
+        let changed = change(code, text);
+        fields.put_u8(code);
+        put_string(&mut fields, changed.as_deref().unwrap_or(text));
+    }
+    reader.end()?;
+    fields.put_u8(0);
+    put(out, tag, &fields);
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests;

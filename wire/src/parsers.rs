@@ -174,6 +174,7 @@ pub const PARSERS: &[Parser] = &[
             b"\0",
             b"SFATAL\0VFATAL\0C28000\0Mno such role\0Fmiscinit.c\0L768\0\0",
             b"SERROR\0C42601\0Msyntax\0Dd\0Hh\0P8\0\0",
+            b"SERROR\0C22P02\0Mno number\0WCOPY t, line 7, column n: \"x\"\0\0",
         ],
         open: false,
     },
@@ -307,6 +308,9 @@ fn error_fields(body: &[u8]) -> Result<String, ProtocolError> {
     backend::put_error(&mut out, &error);
     let same = backend::error_fields(&out[HEADER_BYTES..]).map(PgError::from);
     assert_eq!(same.as_ref(), Ok(&error), "said again");
+    again(body, |out| {
+        backend::put_fields_changed(out, tag::backend::ERROR_RESPONSE, body, |_, _| None).expect("it was just read");
+    });
     Ok(format!("{fields:?}"))
 }
 
