@@ -26,6 +26,8 @@ pub fn diff(old: &Config, new: &Config) -> Vec<String> {
     changed("[sharding] undeclared_tables", undeclared_a, undeclared_b, &mut words);
     let (default_a, default_b) = (default_shard(a.default_shard.as_ref()), default_shard(b.default_shard.as_ref()));
     changed("[sharding] default_shard", default_a, default_b, &mut words);
+    let (copy_a, copy_b) = (a.copy_across_shards, b.copy_across_shards);
+    changed("[sharding] copy_across_shards", copy_a, copy_b, &mut words);
     items("table", &old.tables, &new.tables, |t| format!("{}.{}", t.schema, t.name), &mut words);
     items("function", &old.functions, &new.functions, |f| f.name.to_string(), &mut words);
     items("region", &old.regions, &new.regions, |r| r.id.to_string(), &mut words);

@@ -419,6 +419,8 @@ pub struct Sharding {
     pub undeclared_tables: Undeclared,
     /// Patients whose region no shard serves go here, only for the origins listed; never for emergencies.
     pub default_shard: Option<DefaultShard>,
+    /// Rows of a COPY may go to several shards, all or none by two-phase commit; default `true`.
+    pub copy_across_shards: bool,
 }
 
 /// What happens to a statement on a table that is not declared.

@@ -92,6 +92,7 @@ fn what_it_calls_a_default_is_the_default() {
         "strategy",
         "key_type",
         "undeclared_tables",
+        "copy_across_shards",
         "auth = ",
         "workload = \"care\"",
         "pool_mode",

@@ -29,3 +29,4 @@ pub mod serve;
 mod session;
 mod startup;
 mod state;
+mod twophase;

@@ -32,6 +32,7 @@ use crate::reload;
 use crate::session::Statements;
 use crate::startup;
 use crate::state::{Shared, State};
+use crate::twophase::{self, TwoPhase};
 
 /// Connections that the kernel holds until they are accepted.
 const BACKLOG: u32 = 4096;
@@ -135,6 +136,7 @@ async fn serve(config: Arc<Config>, path: &Path, data: Handle, control: Handle) 
         registry: Registry::new(config.proxy.peer_id.unwrap_or(0)),
         cancel_limits: Limits::default(),
         statements: Statements::default(),
+        two_phase: Arc::new(TwoPhase::open(&config)?),
         mock_secret,
     });
     if config.proxy.workers <= 1 {
@@ -244,6 +246,7 @@ impl Proxy {
     /// Work that recurs: idle transactions, metrics, and the catalog until all shards have told theirs.
     fn start_chores(self: &Arc<Self>, catalog_complete: bool) {
         self.control.spawn(self.shared.metrics.upkeep());
+        self.control.spawn(twophase::recover(Arc::clone(&self.shared)));
         let proxy = Arc::clone(self);
         self.control.spawn(async move {
             let mut tick = tokio::time::interval(TICK);

@@ -21,6 +21,7 @@ use crate::greeting::Greetings;
 use crate::metrics::Metrics;
 use crate::registry::Registry;
 use crate::session::Statements;
+use crate::twophase::TwoPhase;
 
 /// Patients kept in the cache in front of the directory.
 const CACHED_PATIENTS: usize = 100_000;
@@ -123,6 +124,7 @@ pub(crate) struct Shared {
     pub(crate) registry: Registry,
     pub(crate) cancel_limits: Limits,
     pub(crate) statements: Statements,
+    pub(crate) two_phase: Arc<TwoPhase>,
     /// Makes the verifiers of users who do not exist.
     pub(crate) mock_secret: [u8; 32],
 }

@@ -2,9 +2,10 @@
 //! patient is known before the row is let through.
 //!
 //! It follows PostgreSQL's own two steps (`copyfromparse.c`): `CopyReadLineText` finds where a row ends, then
-//! `CopyReadAttributesText` or `…CSV` splits it; in the binary format, lengths say both. Where a server would refuse the data, or where its versions differ (data
-//! behind an end marker) and are not known, this refuses it too: a row that is seen here as one must never be two over there. The rules
-//! hold for encodings in which no byte of a longer character looks like ASCII; UTF-8 and all server encodings are such.
+//! `CopyReadAttributesText` or `…CSV` splits it; in the binary format, lengths say both. Where a server would refuse the
+//! data, or where its versions differ (data behind an end marker) and are not known, this refuses it too: a row that is
+//! seen here as one must never be two over there. The rules hold for encodings in which no byte of a longer character
+//! looks like ASCII; UTF-8 and all server encodings are such.
 //!
 //! It does no I/O and holds nothing but the row that is not yet complete.
 
@@ -60,7 +61,8 @@ pub struct Rows {
     pub rows: u64,
     /// The patients of these rows, each once, where first seen.
     pub evidence: Evidence,
-    /// What was released, cut where another patient's rows begin: all of it, in order.
+    /// What was released, cut where another patient's rows begin, and behind each row of several lines: all of it, in
+    /// order.
     pub pieces: Vec<Piece>,
 }
 
@@ -69,8 +71,12 @@ pub struct Rows {
 pub struct Piece {
     /// Bytes.
     pub length: usize,
-    /// Lines of text and CSV, as servers count them for their messages; rows of the binary format.
+    /// Rows; a header line and an end marker are such, too.
+    pub rows: u64,
+    /// Lines of text and CSV, as editors count them; rows of the binary format.
     pub lines: u64,
+    /// What servers count in their messages: lines of CSV, but rows of text, whatever newlines are in them.
+    pub counted: u64,
     /// Whose.
     pub of: Of,
 }
@@ -85,14 +91,16 @@ pub enum Of {
 }
 
 impl Rows {
-    fn add(&mut self, length: usize, lines: u64, of: Of) {
-        self.release += length;
+    fn add(&mut self, piece: Piece) {
+        self.release += piece.length;
         match self.pieces.last_mut() {
-            Some(last) if last.of == of => {
-                last.length += length;
-                last.lines += lines;
+            Some(last) if last.of == piece.of && last.lines == last.rows => {
+                last.length += piece.length;
+                last.rows += piece.rows;
+                last.lines += piece.lines;
+                last.counted += piece.counted;
             }
-            _ => self.pieces.push(Piece { length, lines, of }),
+            _ => self.pieces.push(piece),
         }
     }
 }
@@ -165,14 +173,14 @@ impl CopyRows {
         }
     }
 
-    /// Lines, or rows of the binary format, from there to the row at hand.
-    fn lines_since(&self, at: Whence) -> u64 {
-        match (at, self.at()) {
-            (Whence::CopyLine(from), Whence::CopyLine(upto)) | (Whence::CopyRow(from), Whence::CopyRow(upto)) => {
-                upto.saturating_sub(from)
-            }
-            _ => 0,
-        }
+    /// The row that begins there and ends before the one at hand.
+    fn piece(&self, length: usize, at: Whence, of: Of) -> Piece {
+        let lines = match (at, self.at()) {
+            (Whence::CopyLine(from), Whence::CopyLine(upto)) => upto.saturating_sub(from),
+            _ => 1,
+        };
+        let csv = matches!(&self.format, Format::Lines { dialect, .. } if dialect.quoting().is_some());
+        Piece { length, rows: 1, lines, counted: if csv { lines } else { 1 }, of }
     }
 
     /// Cuts rows from `data`, which begins with a row.
@@ -184,20 +192,22 @@ impl CopyRows {
             let at = self.at();
             match self.format.step(rest, last) {
                 Step::More => break,
-                Step::Header { length } | Step::End { length } => {
-                    rows.add(length, self.lines_since(at), Of::Stream);
+                Step::Header { length } => rows.add(Piece { length, rows: 0, lines: 0, counted: 0, of: Of::Stream }),
+                Step::End { length } => {
+                    let Piece { lines, .. } = self.piece(length, at, Of::Stream);
+                    rows.add(Piece { length, rows: lines, lines, counted: lines, of: Of::Stream });
                 }
                 Step::BadHeader(what) => return Err(self.refuse_header(what)),
                 Step::Bad(what) => return Err(self.refuse(at, what)),
                 Step::Row { length, .. } if std::mem::take(&mut self.header) => {
-                    rows.add(length, self.lines_since(at), Of::Stream);
+                    rows.add(self.piece(length, at, Of::Stream));
                 }
                 Step::Row { content, length } => {
                     self.rows += 1;
                     rows.rows += 1;
                     let (key, region) = self.patient(at, &rest[..content])?;
                     let patient = patients.add(at, key, region)?;
-                    rows.add(length, self.lines_since(at), Of::Patient(patient));
+                    rows.add(self.piece(length, at, Of::Patient(patient)));
                 }
             }
         }

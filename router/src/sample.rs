@@ -50,6 +50,7 @@ pub(crate) fn config() -> Config {
             strategy: Strategy::PatientRegion,
             key_type: KeyType::Bigint,
             undeclared_tables: Undeclared::Refuse,
+            copy_across_shards: true,
             default_shard: Some(DefaultShard {
                 shard: ShardId::new("us-east-patients"),
                 origins: vec![RegionId::new("us-east-1"), RegionId::new("ca-central-1"), RegionId::new("eu-central-1")],

@@ -25,6 +25,7 @@ pub(crate) fn sharding<'a>(root: &Reader<'a>) -> ReadSharding<'a> {
         key_type: reader.word("key_type", &KEY_TYPES).unwrap_or(KeyType::Uuid),
         undeclared_tables: reader.word("undeclared_tables", &UNDECLARED).unwrap_or(Undeclared::Refuse),
         default_shard: default_shard.as_ref().map(read_default_shard),
+        copy_across_shards: reader.boolean_or("copy_across_shards", true),
     };
     let patient_regions = reader.texts("patient_regions", "a list of patient regions");
     let patient_regions = patient_regions.iter().map(|text| PatientRegion::new(*text.get_ref())).collect();

@@ -37,6 +37,7 @@ struct Facts {
     max_connections: i32,
     /// Of those, kept back for superusers and `pg_use_reserved_connections`.
     reserved: i32,
+    max_prepared: i32,
     /// The declared tables that exist.
     tables: Vec<LiveTable>,
     /// Server roles that were not let in, each with what the server said.
@@ -89,7 +90,8 @@ async fn facts(client: &Client, tables: &[Table]) -> anyhow::Result<Facts> {
                pg_catalog.current_setting('server_version_num')::int,
                pg_catalog.current_setting('max_connections')::int,
                pg_catalog.current_setting('superuser_reserved_connections')::int
-                   + coalesce(pg_catalog.current_setting('reserved_connections', true)::int, 0)";
+                   + coalesce(pg_catalog.current_setting('reserved_connections', true)::int, 0),
+               pg_catalog.current_setting('max_prepared_transactions')::int";
     const SYSTEM: &str = "SELECT system_identifier::text FROM pg_catalog.pg_control_system()";
     let row = client.query_one(SETTINGS, &[]).await.map_err(catalog::plain)?;
     let system = client.query_one(SYSTEM, &[]).await.map(|row| row.get(0));
@@ -102,6 +104,7 @@ async fn facts(client: &Client, tables: &[Table]) -> anyhow::Result<Facts> {
         system: system.map_err(|error| format!("{:#}", catalog::plain(error))),
         max_connections: row.get(3),
         reserved: row.get(4),
+        max_prepared: row.get(5),
         tables: catalog::live_tables(client, tables).await?,
         refused: Vec::new(),
     })

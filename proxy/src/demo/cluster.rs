@@ -306,6 +306,7 @@ fn settings(max_connections: u32, major: u32) -> String {
 listen_addresses = '127.0.0.1'
 unix_socket_directories = ''
 max_connections = {max_connections}
+max_prepared_transactions = 32
 shared_buffers = 32MB
 max_wal_size = 256MB
 max_parallel_workers_per_gather = 0

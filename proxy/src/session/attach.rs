@@ -6,7 +6,7 @@ use std::task::Poll;
 use std::time::Instant;
 
 use bytes::BytesMut;
-use pgward_config::Class;
+use pgward_config::{Class, PoolKind};
 use pgward_pools::{AcquireError, Clean, Lease, Node, Settings};
 use pgward_router::decide::Ask;
 use pgward_router::{Evidence, Kind, Pin};
@@ -31,6 +31,9 @@ struct Way {
 impl Session {
     /// Attaches a server for the frame at hand. When none can be had, the frame is answered with `self.denied`.
     pub(super) async fn attach(&mut self, need: Need) {
+        if need == Need::Legs {
+            return self.open_legs().await;
+        }
         if let Err(error) = self.try_attach(need, Vec::new()).await {
             if let Some(pending) = self.pending.take() {
                 self.record_not_sent(&pending, &error);
@@ -45,7 +48,7 @@ impl Session {
             let way = self.way(need, &failed)?;
             let node = Arc::clone(&self.state.fleet.shard(way.pin.shard)[way.pin.node]);
             self.handle.waiting.begin();
-            let taken = match self.acquire(&node, &way).await {
+            let taken = match self.acquire(&node, way.pin.pool, way.class).await {
                 Some(Ok(lease)) => self.take(lease, node, &way, need, &failed).await,
                 Some(Err(AcquireError::Connect(error))) => {
                     Err(Setup::Lost(errors::cannot_connect(node.id.as_str(), &error.to_string())))
@@ -100,18 +103,23 @@ impl Session {
     }
 
     /// A server of the pool; `None` when the wait for it was cancelled.
-    async fn acquire(&mut self, node: &Arc<Node>, way: &Way) -> Option<Result<Lease, AcquireError>> {
+    pub(super) async fn acquire(
+        &mut self,
+        node: &Arc<Node>,
+        pool: PoolKind,
+        class: Class,
+    ) -> Option<Result<Lease, AcquireError>> {
         let role = Arc::clone(&self.user().server_role);
-        if let Some(lease) = node.try_acquire(way.pin.pool, way.class, &role) {
+        if let Some(lease) = node.try_acquire(pool, class, &role) {
             return Some(Ok(lease));
         }
         let started = Instant::now();
         let acquired = tokio::select! {
             biased;
-            acquired = node.acquire(way.pin.pool, way.class, &role) => Some(acquired),
+            acquired = node.acquire(pool, class, &role) => Some(acquired),
             () = std::future::poll_fn(|cx| self.handle.waiting.poll_cancelled(cx)) => None,
         };
-        self.shared.metrics.waited(way.pin.pool, way.class, started.elapsed());
+        self.shared.metrics.waited(pool, class, started.elapsed());
         acquired
     }
 
@@ -285,7 +293,13 @@ impl Session {
 
     /// Parameters that a server of the node has accepted before go ahead of the statement in the same write; others are
     /// tried first, so that a statement never runs without them, and so are those in whose place stands a time limit.
-    async fn bring_to_settings(&mut self, lease: &mut Lease, node: &Node, at: At, alone: bool) -> Result<(), Setup> {
+    pub(super) async fn bring_to_settings(
+        &mut self,
+        lease: &mut Lease,
+        node: &Node,
+        at: At,
+        alone: bool,
+    ) -> Result<(), Setup> {
         let accepted = self.has_accepted(at);
         if !Settings::same(&lease.memory.settings, &self.settings) {
             if accepted && !alone && !settings::limit_time(&lease.memory.settings) {
@@ -341,7 +355,7 @@ pub(crate) async fn change_settings(
 }
 
 /// Why a server could not be set up.
-enum Setup {
+pub(super) enum Setup {
     /// The session's parameters are not acceptable.
     Refused(PgError),
     /// The server is gone.

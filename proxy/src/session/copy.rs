@@ -2,7 +2,8 @@
 //!
 //! Which shard takes the rows is known only when the first of them is here. So the client is told to send rows first
 //! (CopyInResponse), the first complete rows decide, the server is told then; every later row must be of the same
-//! shard. One row of another shard, without a patient, or of a patient whom nobody knows ends the whole COPY.
+//! shard, or, where the COPY is a transaction of its own, goes to its own ([`split`](super::split)). One row that has
+//! no place, without a patient, or of a patient whom nobody knows ends the whole COPY.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -18,21 +19,21 @@ use pgward_wire::{PgError, backend, frame, frontend};
 
 use super::route::Asked;
 use super::work::{Expect, Op};
-use super::{Fatal, Need, Session, Step, errors};
+use super::{Fatal, Need, Session, Step, Tx, errors};
 
 /// Rows of one COPY on their way to one shard.
 pub(super) struct CopyGuard {
-    rows: CopyRows,
+    pub(super) rows: CopyRows,
     /// The COPY statement.
-    sql: Bytes,
-    fingerprint: Arc<str>,
-    table: TableUse,
+    pub(super) sql: Bytes,
+    pub(super) fingerprint: Arc<str>,
+    pub(super) table: TableUse,
     /// It came as a Query.
-    simple: bool,
+    pub(super) simple: bool,
     /// A server has been told.
     started: bool,
     /// Received and not complete, or not checked yet.
-    held: BytesMut,
+    pub(super) held: BytesMut,
     /// A header line, which waits for the first row.
     ahead: BytesMut,
     /// Checked, and waiting for the server to be attached.
@@ -61,6 +62,7 @@ impl Session {
         let mut bytes = BytesMut::with_capacity(64);
         backend::put_copy_in_response(&mut bytes, copy.format == CopyFormat::Binary, columns);
         self.reply(bytes);
+        self.split = self.may_split().then(Box::default);
         self.guard = Some(CopyGuard {
             rows,
             sql: Bytes::copy_from_slice(sql),
@@ -116,6 +118,9 @@ impl Session {
     }
 
     pub(super) fn copy_data(&mut self, frame: &[u8], body: &[u8]) -> Result<Step, Fatal> {
+        if self.split.is_some() {
+            return Ok(self.split_data(body));
+        }
         if self.guard.is_none() {
             // Rows behind the end of a failed COPY are ignored, as servers do.
             if self.takes_raw() {
@@ -141,6 +146,9 @@ impl Session {
     }
 
     pub(super) fn copy_done(&mut self, frame: &[u8]) -> Result<Step, Fatal> {
+        if self.split.is_some() {
+            return Ok(self.split_done());
+        }
         if self.guard.is_none() {
             if self.takes_raw() {
                 self.copy_in = false;
@@ -175,6 +183,10 @@ impl Session {
     }
 
     pub(super) fn copy_fail(&mut self, frame: &[u8]) -> Result<Step, Fatal> {
+        if self.split.is_some() {
+            self.end_split(&errors::copy_failed_by_client(frame));
+            return Ok(Step::Done);
+        }
         match self.guard.take() {
             None if self.takes_raw() => {
                 self.copy_in = false;
@@ -194,7 +206,7 @@ impl Session {
     }
 
     /// A COPY without any row touches nobody.
-    fn no_rows(&mut self, simple: bool) {
+    pub(super) fn no_rows(&mut self, simple: bool) {
         let mut bytes = BytesMut::with_capacity(24);
         backend::put_command_complete(&mut bytes, "COPY 0");
         self.closed = false;
@@ -244,12 +256,12 @@ impl Session {
         let mut decisions = match self.decide_asks(&[ask], &[]) {
             Ok(decisions) => decisions,
             Err(refusal) => {
-                let refusal = self.elsewhere(refusal, &rows.evidence);
+                let refusal = self.with_way_out(self.elsewhere(refusal, &rows.evidence));
                 return self.refuse_copy(&refusal, &fingerprint);
             }
         };
         let Some(decision) = decisions.pop() else { return Step::Done };
-        let pending = self.pending_rows(decision, note, &fingerprint, started);
+        let pending = self.pending_rows([(decision, note)], &fingerprint, started);
         if self.attached.is_some() {
             return self.send_rows(pending, &bytes);
         }
@@ -265,11 +277,24 @@ impl Session {
         let (RefusalKind::TransactionElsewhere, Some(first)) = (refusal.kind, evidence.mentions.first()) else {
             return refusal;
         };
-        match &self.guard {
+        let refusal = match &self.guard {
             // Without a transaction of the client's, it is this COPY's own.
-            Some(guard) if guard.started => refusal.of_another_shard().of_row(first.whence),
-            _ => refusal.of_row(first.whence),
+            Some(guard) if guard.started => refusal.of_another_shard(),
+            _ => refusal,
+        };
+        refusal.of_row(first.whence)
+    }
+
+    /// What is refused in a transaction block might be taken outside.
+    fn with_way_out(&self, refusal: Refusal) -> Refusal {
+        let several = matches!(refusal.kind, RefusalKind::SeveralRegions | RefusalKind::TransactionElsewhere);
+        if several && !matches!(self.tx, Tx::Idle) && self.state.config.sharding.copy_across_shards {
+            return refusal.hint(
+                "Send the COPY outside of a transaction block, or one COPY for the patients of each shard. Nothing of \
+                 this COPY stays.",
+            );
         }
+        refusal
     }
 
     /// Bytes that name nobody wait for the first row, or follow the others.
@@ -309,7 +334,7 @@ impl Session {
         frame::put(&mut self.work.to_server, tag::COPY_DATA, rows);
     }
 
-    fn refuse_copy(&mut self, refusal: &Refusal, fingerprint: &Arc<str>) -> Step {
+    pub(super) fn refuse_copy(&mut self, refusal: &Refusal, fingerprint: &Arc<str>) -> Step {
         self.record_refusal(refusal, &Asked { fingerprint, ..Asked::default() });
         let error = errors::refusal(refusal);
         self.end_copy(&error);
@@ -318,6 +343,9 @@ impl Session {
 
     /// Ends the COPY with this error, on the server too if it has heard of it: nothing of it stays.
     fn end_copy(&mut self, error: &PgError) {
+        if self.split.is_some() {
+            return self.end_split(error);
+        }
         let Some(guard) = self.guard.take() else { return };
         self.copy_in = false;
         if !guard.started {

@@ -200,7 +200,7 @@ impl Session {
 
     /// Closes the attached server, whatever it is doing.
     pub(super) fn drop_server(&mut self) {
-        if self.attached.take().is_some() {
+        if self.attached.take().is_some() || self.split.take().is_some() {
             self.handle.detach();
         }
         self.empty_work();

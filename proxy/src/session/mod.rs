@@ -19,6 +19,7 @@ mod replies;
 mod route;
 mod settings;
 mod simple;
+mod split;
 mod work;
 
 use std::net::SocketAddr;
@@ -50,6 +51,7 @@ use portals::Portals;
 use prepared::{Names, Prepared};
 use route::Pending;
 use settings::Change;
+use split::Split;
 use work::Work;
 
 /// Who came in, by which door; fixed at login.
@@ -98,6 +100,8 @@ pub(crate) struct Session {
     copy_in: bool,
     /// Rows of a patient table are checked before they go on.
     guard: Option<CopyGuard>,
+    /// A COPY whose rows may go to several shards, until the client has its answer.
+    split: Option<Box<Split>>,
     /// Why the session keeps its server, if it does.
     pinned: Option<&'static str>,
     /// The decision for the statement that waits for a server.
@@ -213,6 +217,8 @@ enum Need {
     Run,
     /// To parse and describe: the origin's home shard.
     Describe,
+    /// To take rows of a COPY for shards that it has not touched before.
+    Legs,
 }
 
 /// What to do after the frames at hand.
@@ -275,6 +281,7 @@ impl Session {
             skip_to_sync: false,
             copy_in: false,
             guard: None,
+            split: None,
             pinned: None,
             pending: None,
             sent: None,
@@ -327,6 +334,9 @@ impl Session {
         }
         if bytes.len() < header.len {
             return Ok(None);
+        }
+        if self.is_split_ending() {
+            return Ok(Some((header.len, Step::Wait)));
         }
         if self.closed && !self.takes_now(header.tag) {
             return match header.tag {

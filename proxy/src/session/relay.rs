@@ -23,7 +23,7 @@ const SCRATCH: usize = 64 * 1024;
 /// A client's bytes that are held while its segment is under way; more stay in the socket.
 const INBOX_WHILE_BUSY: usize = 64 * 1024;
 /// Bytes for the server that may wait before the client is no longer read.
-const TO_SERVER_MAX: usize = 256 * 1024;
+pub(super) const TO_SERVER_MAX: usize = 256 * 1024;
 
 thread_local! {
     static READ: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH].into_boxed_slice());
@@ -56,10 +56,8 @@ enum Wake {
     ServerGone(String),
     /// A step that the proxy sent ahead of the statement failed, with the server's error.
     StepFailed(PgError),
-    /// The record of a decision is not durable.
+    /// The record of a decision is not durable, or its statement was cancelled meanwhile.
     NotRecorded(PgError),
-    /// The statement was cancelled before it was sent.
-    Cancelled,
     /// The client is gone.
     ClientGone,
     /// The session is to end.
@@ -100,7 +98,6 @@ impl Session {
                 Wake::ServerGone(why) => self.server_gone(&why).await?,
                 // The server is given up, and whatever it was sent behind the step with it.
                 Wake::StepFailed(error) | Wake::NotRecorded(error) => self.fail_segment(error)?,
-                Wake::Cancelled => self.fail_segment(errors::cancelled())?,
                 Wake::ClientGone => {
                     self.finish_for_nobody().await;
                     return Ok(Ended::Vanished);
@@ -139,6 +136,10 @@ impl Session {
                     Poll::Pending => {}
                 }
             }
+            if self.split.is_some() && self.poll_split(cx) {
+                // What the client has sent behind it can be looked at, or the client can be let go.
+                return Poll::Ready(Wake::Frames);
+            }
             if !self.receipts.is_empty() {
                 // The statement cannot go before its record is written, which comes next; then the client is looked at.
                 return self.park(cx);
@@ -155,7 +156,7 @@ impl Session {
     }
 
     /// A kill takes the waker that it wakes with: one that this session survives for now must not be the last it hears.
-    fn expect_harder_kill(&self, cx: &Context<'_>) {
+    pub(super) fn expect_harder_kill(&self, cx: &Context<'_>) {
         if self.handle.killed().is_some() {
             self.handle.register(cx.waker());
         }
@@ -164,7 +165,8 @@ impl Session {
     /// Whether the session is to end, now that it is where it is.
     fn due_kill(&self) -> Option<Kill> {
         let kill = self.handle.killed()?;
-        let pausing = self.attached.is_none() && matches!(self.tx, Tx::Idle) && !self.closed && !self.takes_rows();
+        let unanswered = self.closed || self.takes_rows() || self.split.is_some();
+        let pausing = self.attached.is_none() && matches!(self.tx, Tx::Idle) && !unanswered;
         (kill.is_immediate() || pausing).then_some(kill)
     }
 
@@ -195,20 +197,28 @@ impl Session {
         Poll::Ready(Ok(wrote))
     }
 
-    /// Writes to the server what waits for it, and hears what it says. `Ready(None)`: there was progress.
-    fn poll_server(&mut self, cx: &mut Context<'_>) -> Poll<Option<Wake>> {
+    /// Until the records that the bytes to servers wait for are durable, or the wait for them is cancelled.
+    pub(super) fn poll_receipts(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), PgError>> {
         // Each of them: a record may have failed though one after it is written.
         while let Some(receipt) = self.receipts.last_mut() {
             let Poll::Ready(durable) = Pin::new(receipt).poll(cx) else {
-                return self.handle.waiting.poll_cancelled(cx).map(|()| Some(Wake::Cancelled));
+                return self.handle.waiting.poll_cancelled(cx).map(|()| Err(errors::cancelled()));
             };
             self.receipts.pop();
             if let Err(error) = durable {
-                return Poll::Ready(Some(Wake::NotRecorded(errors::audit(&error))));
+                return Poll::Ready(Err(errors::audit(&error)));
             }
             if self.receipts.is_empty() && self.handle.waiting.end() {
-                return Poll::Ready(Some(Wake::Cancelled));
+                return Poll::Ready(Err(errors::cancelled()));
             }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Writes to the server what waits for it, and hears what it says. `Ready(None)`: there was progress.
+    fn poll_server(&mut self, cx: &mut Context<'_>) -> Poll<Option<Wake>> {
+        if let Err(error) = ready!(self.poll_receipts(cx)) {
+            return Poll::Ready(Some(Wake::NotRecorded(error)));
         }
         while !self.work.to_server.is_empty() {
             let Some(attached) = &mut self.attached else { return Poll::Pending };
@@ -343,7 +353,8 @@ impl Session {
     /// Reads from the client, unless what it sent before is still to be worked off.
     fn read_client(&mut self, cx: &mut Context<'_>) -> Poll<Option<Wake>> {
         let busy = self.is_busy();
-        if (busy && self.client.inbox.len() >= INBOX_WHILE_BUSY) || self.work.to_server.len() >= TO_SERVER_MAX {
+        let full = self.work.to_server.len() >= TO_SERVER_MAX || self.is_split_full();
+        if full || (busy && self.client.inbox.len() >= INBOX_WHILE_BUSY) {
             return Poll::Pending;
         }
         READ.with_borrow_mut(|scratch| {
@@ -369,7 +380,8 @@ impl Session {
     /// of its COPY, the end of those and one more Sync are still taken: the server waits for them.
     fn is_busy(&self) -> bool {
         let takes_next = || self.client.inbox.first().is_none_or(|tag| self.takes_now(*tag));
-        self.closed && !self.takes_rows() && !(self.early_sync && takes_next())
+        let answering = self.closed && !self.takes_rows() && !(self.early_sync && takes_next());
+        answering || self.is_split_ending()
     }
 
     /// Deals with frames where they were read; only what cannot be dealt with yet is copied.
@@ -393,6 +405,9 @@ impl Session {
     async fn finish_for_nobody(&mut self) {
         self.client.gone = true;
         self.client.out.clear();
+        if self.split.is_some() {
+            return self.finish_split_for_nobody().await;
+        }
         let Some(attached) = &self.attached else { return };
         let reads = super::is_read(attached.kind);
         if !self.closed || self.copy_in || self.guard.is_some() {

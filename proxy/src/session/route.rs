@@ -128,7 +128,7 @@ impl Session {
         self.cursors.reads_only(&analysed.shape.statements, n)
     }
 
-    fn is_poolable(&self) -> bool {
+    pub(super) fn is_poolable(&self) -> bool {
         self.pinned.is_none() && self.pool_mode() == PoolMode::Transaction
     }
 
@@ -224,7 +224,7 @@ impl Session {
         self.state.router.decide_all(&self.facts(transaction), asks, &|shard| self.views(shard), failed)
     }
 
-    fn facts(&self, transaction: Transaction) -> Facts<'_> {
+    pub(super) fn facts(&self, transaction: Transaction) -> Facts<'_> {
         let transaction = match transaction {
             // A hot standby cannot run a serializable transaction.
             Transaction::None | Transaction::Opening { .. } if self.serializable => {
@@ -240,7 +240,7 @@ impl Session {
     }
 
     /// The states of a shard's nodes as placement sees them.
-    fn views(&self, shard: usize) -> Views {
+    pub(super) fn views(&self, shard: usize) -> Views {
         self.state.fleet.shard(shard).iter().map(|node| view(node.role, node.state())).collect()
     }
 
@@ -269,18 +269,18 @@ impl Session {
         }
     }
 
-    /// A decision about COPY rows.
+    /// Decisions about COPY rows, each with its note.
     pub(super) fn pending_rows(
         &self,
-        decision: Decision,
-        note: Note,
+        rows: impl IntoIterator<Item = (Decision, Note)>,
         fingerprint: &Arc<str>,
         started: Instant,
     ) -> Box<Pending> {
         let decided = Instant::now();
+        let (decisions, notes) = rows.into_iter().unzip();
         Box::new(Pending {
-            decisions: SmallVec::from_iter([decision]),
-            notes: SmallVec::from_iter([note]),
+            decisions,
+            notes,
             fingerprint: Arc::clone(fingerprint),
             effects: None,
             took: decided - started,

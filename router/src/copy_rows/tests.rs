@@ -127,13 +127,15 @@ fn a_patient_comes_once_with_its_region_wherever_it_stands() {
     assert_eq!(refusal.kind, RefusalKind::RegionContradiction);
 }
 
-/// Each piece as `bytes#lines@patient`.
+/// Each piece as `bytes#rows/lines/counted@patient`.
 fn pieces(format: CopyFormat, columns: &[&str], stream: &[u8]) -> Vec<String> {
     let mut rows = CopyRows::new(&copy(format, columns), KeyType::Text, MAX_ROW).unwrap();
     let fed = [rows.feed(stream).unwrap(), rows.finish().unwrap()];
     let piece = |piece: &Piece| match piece.of {
-        Of::Stream => format!("{}#{}", piece.length, piece.lines),
-        Of::Patient(patient) => format!("{}#{}@{patient}", piece.length, piece.lines),
+        Of::Stream => format!("{}#{}/{}/{}", piece.length, piece.rows, piece.lines, piece.counted),
+        Of::Patient(patient) => {
+            format!("{}#{}/{}/{}@{patient}", piece.length, piece.rows, piece.lines, piece.counted)
+        }
     };
     fed.iter().flat_map(|rows| rows.pieces.iter().map(piece)).collect()
 }
@@ -141,10 +143,16 @@ fn pieces(format: CopyFormat, columns: &[&str], stream: &[u8]) -> Vec<String> {
 #[test]
 fn the_stream_is_cut_where_the_rows_of_another_patient_begin() {
     let columns = ["id", "note"];
-    assert_eq!(pieces(text(), &columns, b"p1\tx\np1\t\\\n\np2\ty\np1\tz\n\\.\n"), ["11#3@0", "5#1@1", "5#1@0", "3#1"]);
-    assert_eq!(pieces(text(), &columns, b"p1\tx\np2\ty"), ["5#1@0", "4#0@0"], "the last row is fed by itself");
-    let stream = b"note;'i\nd'\n'a\nb';p1\nc;p2\n";
-    assert_eq!(pieces(csv_backslash(), &["note", "id"], stream), ["11#2", "9#2@0", "5#1@1"]);
+    // A newline in a row of text is none that servers count.
+    assert_eq!(
+        pieces(text(), &columns, b"p1\tx\np1\ty\np1\t\\\n\np1\tx\np2\ty\n\\.\n"),
+        ["16#3/4/3@0", "5#1/1/1@0", "5#1/1/1@1", "3#1/1/1"]
+    );
+    // The last row comes by itself.
+    assert_eq!(pieces(text(), &columns, b"p1\tx\np2\ty"), ["5#1/1/1@0", "4#1/0/1@0"]);
+    let stream = b"note;'i\nd'\n'a\nb';p1\nc;p1\nd;p2\n";
+    let expected = ["11#1/2/2", "9#1/2/2@0", "5#1/1/1@0", "5#1/1/1@1"];
+    assert_eq!(pieces(csv_backslash(), &["note", "id"], stream), expected);
 }
 
 #[test]

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use crate::shared;
 
-async fn copy(client: &Client, statement: &str, rows: &str) -> Result<u64, Error> {
+pub(crate) async fn copy(client: &Client, statement: &str, rows: &str) -> Result<u64, Error> {
     let mut sink = pin!(client.copy_in(statement).await?);
     // Cut where no row ends.
     for piece in rows.as_bytes().chunks(37) {
@@ -42,15 +42,18 @@ async fn rows_of_one_shard_are_copied_in_and_out() {
 }
 
 #[tokio::test]
-async fn rows_of_two_shards_are_refused_as_a_whole() {
+async fn rows_of_two_shards_are_refused_as_a_whole_in_a_transaction_block() {
     let pgward = shared().await;
     let client = pgward.app().await;
     let (east, west) = (pgward.patient("us-east", 30).id, pgward.patient("eu-west", 30).id);
     let rows = format!("{east}\tTwice\tRash\tmild\n{west}\tTwice\tRash\tmild\n");
     let statement = "COPY allergies (patient_id, substance, reaction, severity) FROM STDIN";
+    client.batch_execute("BEGIN").await.unwrap();
     // By then the first row has fixed the shard, or not yet.
     let code = sqlstate(copy(&client, statement, &rows).await);
     assert!(["PW002", "PW006"].contains(&code.as_str()), "{code}");
+    assert_eq!(sqlstate(client.simple_query("SELECT 1").await), "25P02");
+    client.batch_execute("ROLLBACK").await.unwrap();
     for node in ["us-east-patients/primary", "eu-west-patients/primary"] {
         let server = pgward.on_server(node).await;
         assert_eq!(answers(&server, "SELECT count(*) FROM allergies WHERE substance = 'Twice'").await, "0", "{node}");
@@ -101,7 +104,10 @@ async fn an_error_names_the_line_at_which_its_row_begins() {
         // At once, and when rows have gone to a server.
         for most in [1, 400] {
             let line = 2 + 2 * most;
+            // Only in a transaction block are rows of several shards refused.
+            client.batch_execute("BEGIN").await.unwrap();
             let (message, hinted) = said(copy(&client, copy_csv, &rows(most, last)).await);
+            client.batch_execute("ROLLBACK").await.unwrap();
             assert_eq!(message, format!("line {line} of the COPY{what}"));
             assert!(hinted.ends_with(hint), "{hinted}");
         }
@@ -112,8 +118,12 @@ async fn an_error_names_the_line_at_which_its_row_begins() {
 
 /// What psql says when it is asked this, on both its channels.
 async fn psql(pgward: &Deployment, command: String) -> String {
+    psql_says(pgward, &[command]).await
+}
+
+async fn psql_says(pgward: &Deployment, commands: &[String]) -> String {
     let mut psql = std::process::Command::new("psql");
-    psql.args(["-X", "-w", "-c", &command]).arg(pgward.url("general", "app"));
+    psql.args(["-X", "-w"]).args(commands.iter().flat_map(|command| ["-c", command])).arg(pgward.url("general", "app"));
     let output = tokio::task::spawn_blocking(move || psql.output()).await.unwrap().unwrap();
     String::from_utf8([output.stdout, output.stderr].concat()).unwrap()
 }
@@ -140,10 +150,14 @@ async fn psql_copies_and_reads_what_is_wrong_where() {
     assert_eq!(psql(pgward, copy_binary).await, "COPY 2\n");
 
     std::fs::write(&csv, format!("{header}\n\"From\npsql\",{east},Rash,mild\nFrom psql,{west},Rash,mild\n")).unwrap();
-    let said = psql(pgward, copy_csv.clone()).await;
-    assert!(said.starts_with("ERROR:  line 4 of the COPY: its patient is on another shard than the rows before it\n"));
+    let said = psql_says(pgward, &["BEGIN".to_owned(), copy_csv.clone()]).await;
+    let shards = "ERROR:  line 4 of the COPY: its patient is on another shard than the rows before it\n";
+    assert!(said.contains(shards), "{said}");
     assert!(
-        said.ends_with("HINT:  Send one COPY for the patients of each shard. Nothing of this COPY stays.\n"),
+        said.ends_with(
+            "HINT:  Send the COPY outside of a transaction block, or one COPY for the patients of each shard. \
+                       Nothing of this COPY stays.\n"
+        ),
         "{said}"
     );
     std::fs::write(&csv, format!("{header}\nFrom psql,{east},Rash,mild\nFrom psql,,Rash,mild\n")).unwrap();
@@ -195,7 +209,9 @@ async fn binary_rows_that_have_no_place_are_refused_as_a_whole() {
     let most = vec![(Some(east), "Unplaced"); 1000];
     for (last, expected) in [(Some(west), "PW002"), (Some(nobody), "PW004"), (None, "PW012")] {
         let rows = [&most[..], &[(last, "Unplaced")]].concat();
+        client.batch_execute("BEGIN").await.unwrap();
         let code = sqlstate(copy_binary(&client, &rows).await);
+        client.batch_execute("ROLLBACK").await.unwrap();
         // PW006: the row came by itself, when the others had gone.
         assert!(code == expected || (expected, &*code) == ("PW002", "PW006"), "{code}, not {expected}");
         for node in ["us-east-patients/primary", "eu-west-patients/primary"] {

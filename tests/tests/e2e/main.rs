@@ -15,6 +15,7 @@ mod portals;
 mod refusals;
 mod routing;
 mod sessions;
+mod splitting;
 mod transactions;
 
 use pgward_tests::Deployment;

@@ -8,6 +8,7 @@ mod killed;
 mod load;
 mod primary;
 mod replica;
+mod splits;
 mod vanish;
 
 use std::io::{Read, Seek, SeekFrom};

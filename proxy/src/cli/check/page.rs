@@ -117,6 +117,7 @@ fn shards(page: &mut Page, config: &Config) {
             "unserved patient regions",
             fallback.map_or("refused".into(), |f| format!("to {} from {}", f.shard, list(&f.origins))),
         ),
+        ("a COPY of several shards", if sharding.copy_across_shards { "split" } else { "refused" }.to_owned()),
     ];
     page.facts("SHARDING", &facts);
     let rows = config.shards.iter().flat_map(|shard| shard.nodes().map(move |node| node_row(config, shard, node)));

@@ -14,6 +14,8 @@ pub(super) struct Declared<'a> {
     pub(super) tables: &'a [Table],
     pub(super) pools: &'a [Pool; 4],
     pub(super) key_type: KeyType,
+    /// Rows of a COPY may go to several shards.
+    pub(super) splits: bool,
 }
 
 impl<'a> Declared<'a> {
@@ -23,6 +25,7 @@ impl<'a> Declared<'a> {
             tables: &config.tables,
             pools: &config.pools,
             key_type: config.sharding.key_type,
+            splits: config.sharding.copy_across_shards && config.shards.len() > 1,
         }
     }
 }
@@ -132,6 +135,14 @@ fn node(problems: &mut Problems, declared: &Declared<'_>, sight: &Sight<'_>, fac
     // Replicas have the tables of their primary; to say it twice would only hide what else is wrong.
     if sight.node.role == NodeRole::Primary {
         tables(problems, declared, sight, facts);
+        if declared.splits && facts.max_prepared == 0 {
+            problems.note(
+                id,
+                "does not prepare transactions: a COPY with rows of several shards, this among them, is refused",
+                "set max_prepared_transactions to at least the number of such COPYs at the same time, on the replicas \
+                 first (a restart), or copy_across_shards = false in [sharding]",
+            );
+        }
     }
 }
 

@@ -72,6 +72,7 @@ fn facts(node: &Node, system: &str) -> Facts {
         system: Ok(system.to_owned()),
         max_connections: 100,
         reserved: 3,
+        max_prepared: 10,
         tables: vec![patients(2950)],
         refused: Vec::new(),
     }
@@ -90,7 +91,7 @@ fn judged(tamper: impl Fn(&str, &mut Facts)) -> Vec<Problem> {
             sights.push(Sight { shard: index, node, seen: Ok(facts) });
         }
     }
-    judge(&Declared { shards: &shards, tables: &tables, pools: &pools, key_type: KeyType::Uuid }, &sights)
+    judge(&Declared { shards: &shards, tables: &tables, pools: &pools, key_type: KeyType::Uuid, splits: true }, &sights)
 }
 
 #[track_caller]
@@ -144,6 +145,14 @@ fn a_denied_identifier_is_a_note_and_no_error() {
     });
     only(&denied, "a/primary", "permission denied");
     assert!(!denied[0].is_error());
+}
+
+#[test]
+fn a_primary_that_prepares_nothing_is_noted() {
+    let problems = judged(|_, facts| facts.max_prepared = 0);
+    let nodes: Vec<&str> = problems.iter().map(|problem| problem.node.as_str()).collect();
+    assert_eq!(nodes, ["a/primary", "b/primary"]);
+    assert!(problems[0].what.starts_with("does not prepare transactions") && !problems[0].is_error());
 }
 
 #[test]
@@ -203,8 +212,10 @@ fn the_page_is_aligned_and_says_what_is_wrong() {
     ];
     let tables = [table("patients", TableKind::Patient, Some("id"))];
     let pools = [pool(1), pool(1), pool(1), pool(1)];
-    let problems =
-        judge(&Declared { shards: &declared, tables: &tables, pools: &pools, key_type: KeyType::Uuid }, &sights);
+    let problems = judge(
+        &Declared { shards: &declared, tables: &tables, pools: &pools, key_type: KeyType::Uuid, splits: true },
+        &sights,
+    );
     let page = page::page(&sights, &problems, &tables, false);
     let expected = "\
 NODE         ADDRESS         DECLARED  IS       VERSION  MAX CONNECTIONS  TABLES

@@ -1,0 +1,229 @@
+//! The decisions to commit, on disk before the first server hears of one.
+//!
+//! A file of lines beside the patient directory: a checksum, then JSON. `commit` names a transaction and the shards that
+//! have prepared it; `done` says that all of them have committed it. What stands there without its `done` is to be
+//! committed wherever it is found prepared; what does not stand there was never decided, and is rolled back. It is a
+//! file of its own since the audit log may be rotated and carried away, and since most lines are of no use a moment
+//! later: it is emptied when nothing in it is open.
+//!
+//! The name that the file has been given by chance stands in every transaction's identifier, so that a proxy decides
+//! about no transaction whose decision stands in another file.
+
+use std::collections::{BTreeMap, HashSet};
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{self, Read};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::xxh3_64;
+
+/// A file that is longer than this is emptied as soon as nothing in it is open.
+const EMPTY_AT: u64 = 64 * 1024;
+
+/// What is open: the shards that are not known to have committed, by transaction.
+pub(super) type Open = BTreeMap<String, Vec<String>>;
+
+/// The file.
+#[derive(Debug)]
+pub(super) struct CommitLog {
+    path: PathBuf,
+    file: File,
+    name: String,
+    head: u64,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    end: u64,
+    open: Open,
+    /// Whether these are on disk is not known, and not before a restart reads the file.
+    doubtful: HashSet<String>,
+}
+
+/// What became of a decision.
+#[derive(Debug)]
+pub(crate) enum Decided {
+    /// It is on disk: from now on the transaction is committed, whatever happens.
+    Commit,
+    /// It is not: the transaction is rolled back.
+    Not(io::Error),
+    /// It may be: nothing is done about the transaction before a restart has read the file.
+    InDoubt(io::Error),
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Line {
+    /// The name of the file.
+    Log(String),
+    Commit(String, Vec<String>),
+    Done(String),
+}
+
+impl CommitLog {
+    /// Opens the file, and makes it if there is none, with `name` for its name. A line that was not written whole is cut
+    /// off: its decision was never acted upon.
+    pub(super) fn open(path: &Path, name: &str) -> anyhow::Result<Self> {
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => bail!("another process has it open (is a PgWard running?)"),
+            Err(TryLockError::Error(error)) => return Err(error.into()),
+        }
+        let mut bytes = Vec::new();
+        (&file).read_to_end(&mut bytes)?;
+        let mut read = read(&bytes)?;
+        let mut log = Self {
+            path: path.to_owned(),
+            file,
+            name: read.name.take().unwrap_or_else(|| name.to_owned()),
+            head: 0,
+            state: Mutex::default(),
+        };
+        let head = encode(&Line::Log(log.name.clone()))?;
+        log.head = head.len() as u64;
+        if read.end == 0 {
+            log.file.write_all_at(&head, 0)?;
+            read.end = log.head;
+        }
+        log.file.set_len(read.end)?;
+        log.file.sync_all()?;
+        // The name of a new file is durable only when its folder is.
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        File::open(folder).and_then(|folder| folder.sync_all()).context("its folder cannot be synced")?;
+        *log.state.lock() = State { end: read.end, open: read.open, doubtful: HashSet::new() };
+        Ok(log)
+    }
+
+    /// The name that stands in the identifiers of its transactions.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Decides that a transaction which all these shards have prepared is committed. Blocks until that is on disk.
+    pub(super) fn decide(&self, gid: &str, shards: &[String]) -> Decided {
+        let mut state = self.state.lock();
+        let line = match encode(&Line::Commit(gid.to_owned(), shards.to_vec())) {
+            Ok(line) => line,
+            Err(error) => return Decided::Not(error),
+        };
+        let end = state.end;
+        let written = self.file.write_all_at(&line, end).and_then(|()| self.file.sync_data());
+        let Err(error) = written else {
+            state.end = end + line.len() as u64;
+            state.open.insert(gid.to_owned(), shards.to_vec());
+            return Decided::Commit;
+        };
+        // It may be there in part, or whole: only when it is certainly gone it is not decided.
+        match self.file.set_len(end).and_then(|()| self.file.sync_all()) {
+            Ok(()) => Decided::Not(error),
+            Err(_) => {
+                state.doubtful.insert(gid.to_owned());
+                Decided::InDoubt(error)
+            }
+        }
+    }
+
+    /// These shards have committed it. Not synced: what is lost of it is found out again.
+    pub(super) fn committed(&self, gid: &str, on: &[String]) {
+        let mut state = self.state.lock();
+        let Some(shards) = state.open.get_mut(gid) else { return };
+        shards.retain(|shard| !on.contains(shard));
+        if !shards.is_empty() {
+            return;
+        }
+        state.open.remove(gid);
+        let (at, written) = match state.open.is_empty() && state.doubtful.is_empty() && state.end > EMPTY_AT {
+            true => (self.head, self.file.set_len(self.head)),
+            false => {
+                let line = encode(&Line::Done(gid.to_owned()));
+                let write = |line: Vec<u8>| self.file.write_all_at(&line, state.end).map(|()| line.len() as u64);
+                match line.and_then(write) {
+                    Ok(length) => (state.end + length, Ok(())),
+                    Err(error) => (state.end, Err(error)),
+                }
+            }
+        };
+        state.end = at;
+        if let Err(error) = written {
+            tracing::warn!(path = %self.path.display(), %error, "the end of a transaction could not be noted");
+        }
+    }
+
+    /// What is decided and not known to be committed everywhere.
+    pub(super) fn open_transactions(&self) -> Open {
+        self.state.lock().open.clone()
+    }
+
+    /// What is to be done with a transaction that was found prepared and that no session owns.
+    pub(super) fn verdict(&self, gid: &str) -> Verdict {
+        let state = self.state.lock();
+        match (state.open.contains_key(gid), state.doubtful.contains(gid)) {
+            (true, _) => Verdict::Commit,
+            (_, true) => Verdict::Leave,
+            _ => Verdict::RollBack,
+        }
+    }
+}
+
+/// What is to be done with a prepared transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    Commit,
+    RollBack,
+    /// Whether it was decided is not known.
+    Leave,
+}
+
+fn encode(line: &Line) -> io::Result<Vec<u8>> {
+    let json = serde_json::to_string(line)?;
+    Ok(format!("{:016x} {json}\n", xxh3_64(json.as_bytes())).into_bytes())
+}
+
+/// What a file says.
+#[derive(Debug, Default)]
+struct Found {
+    /// `None` in a file that has not been begun.
+    name: Option<String>,
+    open: Open,
+    /// Behind the last line that is whole.
+    end: u64,
+}
+
+/// A bad line is passed over only where nothing stands behind it.
+fn read(bytes: &[u8]) -> anyhow::Result<Found> {
+    let mut found = Found::default();
+    for line in bytes.split_inclusive(|byte| *byte == b'\n') {
+        let Some(whole) = line.strip_suffix(b"\n").and_then(decode) else {
+            let behind = &bytes[usize::try_from(found.end)? + line.len()..];
+            if behind.iter().any(|byte| *byte != 0) {
+                bail!("damaged at byte {}, with lines behind it; restore it from a backup", found.end);
+            }
+            break;
+        };
+        match whole {
+            Line::Log(name) => found.name = Some(name),
+            _ if found.name.is_none() => bail!("this is not a commit log of PgWard"),
+            Line::Commit(gid, shards) => drop(found.open.insert(gid, shards)),
+            Line::Done(gid) => drop(found.open.remove(&gid)),
+        }
+        found.end += line.len() as u64;
+    }
+    if found.end == 0 && bytes.len() > 256 {
+        bail!("this is not a commit log of PgWard");
+    }
+    Ok(found)
+}
+
+fn decode(line: &[u8]) -> Option<Line> {
+    let (sum, json) = line.split_at_checked(17)?;
+    let expected = format!("{:016x} ", xxh3_64(json));
+    (sum == expected.as_bytes()).then(|| serde_json::from_slice(json).ok())?
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,99 @@
+#![allow(clippy::unwrap_used)]
+
+use super::*;
+
+fn shards(names: &[&str]) -> Vec<String> {
+    names.iter().map(|name| (*name).to_owned()).collect()
+}
+
+fn decide(log: &CommitLog, gid: &str) {
+    assert!(matches!(log.decide(gid, &shards(&["east", "west"])), Decided::Commit));
+}
+
+/// A log with one transaction that is done and one that is not, and its file.
+fn written() -> (tempfile::TempDir, PathBuf) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("commits");
+    let log = CommitLog::open(&path, "first").unwrap();
+    decide(&log, "one");
+    decide(&log, "two");
+    log.committed("one", &shards(&["east", "west"]));
+    log.committed("two", &shards(&["west"]));
+    (dir, path)
+}
+
+#[test]
+fn what_is_decided_and_not_done_is_found_again() {
+    let (_dir, path) = written();
+    let log = CommitLog::open(&path, "second").unwrap();
+    assert_eq!(log.name(), "first");
+    // That one shard has committed is not kept: it is asked again.
+    assert_eq!(log.open_transactions(), Open::from([("two".to_owned(), shards(&["east", "west"]))]));
+    assert_eq!((log.verdict("two"), log.verdict("one")), (Verdict::Commit, Verdict::RollBack));
+    log.committed("two", &shards(&["east"]));
+    assert_eq!(log.open_transactions().len(), 1);
+    log.committed("two", &shards(&["west"]));
+    drop(log);
+    assert!(CommitLog::open(&path, "third").unwrap().open_transactions().is_empty());
+}
+
+#[test]
+fn one_process_has_it_open() {
+    let (_dir, path) = written();
+    let _log = CommitLog::open(&path, "second").unwrap();
+    assert!(CommitLog::open(&path, "second").unwrap_err().to_string().contains("another process"));
+}
+
+#[test]
+fn a_file_cut_anywhere_has_what_was_written_whole() {
+    let (_dir, path) = written();
+    let bytes = std::fs::read(&path).unwrap();
+    let ends: Vec<usize> = bytes.iter().enumerate().filter(|(_, byte)| **byte == b'\n').map(|(at, _)| at + 1).collect();
+    for cut in 0..=bytes.len() {
+        std::fs::write(&path, &bytes[..cut]).unwrap();
+        let whole = ends.iter().filter(|end| **end <= cut).count();
+        let expected: &[&str] = [&[][..], &[], &["one"], &["one", "two"], &["two"]][whole];
+        let log = CommitLog::open(&path, "first").unwrap();
+        let open: Vec<String> = log.open_transactions().into_keys().collect();
+        assert_eq!(open, expected, "cut at {cut}");
+        // What is decided next stands where the torn line was.
+        decide(&log, "three");
+        drop(log);
+        assert!(CommitLog::open(&path, "first").unwrap().open_transactions().contains_key("three"), "cut at {cut}");
+    }
+}
+
+#[test]
+fn a_damaged_line_in_the_middle_is_no_torn_end() {
+    let (_dir, path) = written();
+    let bytes = std::fs::read(&path).unwrap();
+    let middle = bytes.len() / 2;
+    let mut damaged = bytes.clone();
+    damaged[middle] ^= 1;
+    std::fs::write(&path, &damaged).unwrap();
+    assert!(CommitLog::open(&path, "first").unwrap_err().to_string().contains("damaged at byte"));
+    std::fs::write(&path, "something else\n".repeat(40)).unwrap();
+    assert!(CommitLog::open(&path, "first").is_err());
+    // As a loss of power may leave it.
+    std::fs::write(&path, [&bytes[..], &[0; 100]].concat()).unwrap();
+    assert_eq!(CommitLog::open(&path, "first").unwrap().open_transactions().len(), 1);
+}
+
+#[test]
+fn a_long_file_is_emptied_when_nothing_is_open() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("commits");
+    let log = CommitLog::open(&path, "first").unwrap();
+    let long = "x".repeat(EMPTY_AT as usize);
+    decide(&log, &long);
+    decide(&log, "two");
+    log.committed(&long, &shards(&["east", "west"]));
+    assert!(std::fs::metadata(&path).unwrap().len() > EMPTY_AT);
+    log.committed("two", &shards(&["east", "west"]));
+    assert!(std::fs::metadata(&path).unwrap().len() < 100);
+    decide(&log, "three");
+    drop(log);
+    let log = CommitLog::open(&path, "second").unwrap();
+    assert_eq!(log.open_transactions().into_keys().collect::<Vec<_>>(), ["three"]);
+    assert_eq!(log.name(), "first");
+}
