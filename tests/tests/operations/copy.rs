@@ -64,6 +64,45 @@ async fn memory_is_bounded_whatever_the_size_of_a_copy_and_whoever_is_slow() {
     bounded(&pgward, before, "300 MB out, to a slow client");
 }
 
+#[tokio::test]
+#[ignore = "two COPYs of 300 MB: cargo test -p pgward-tests --test operations bounded -- --ignored --nocapture"]
+async fn memory_is_bounded_where_rows_go_to_several_shards_and_one_of_them_is_slow() {
+    let pgward = start(Options { shards: 2, replicas: 0, patients: 40, ..Options::default() }).await;
+    let client = pgward.app().await;
+    let ids = ["us-east", "us-west"].map(|region| pgward.patient(region, 1).id);
+    rows_of_both(&client, ids, 400, &AtomicU64::new(0)).await;
+    let before = peak(&pgward);
+    assert_eq!(rows_of_both(&client, ids, ROWS, &AtomicU64::new(0)).await, ROWS as u64);
+    bounded(&pgward, before, "300 MB for two shards");
+
+    // One of them takes nothing until the lock is gone: the client waits, and the other shard with it.
+    let west = pgward.on_server("us-west-patients/primary").await;
+    west.simple_query("BEGIN; LOCK allergies IN ACCESS EXCLUSIVE MODE").await.unwrap();
+    let sent = AtomicU64::new(0);
+    let stalled = async {
+        let stalled_at = until_stalled(&sent).await;
+        bounded(&pgward, before, &format!("a shard that waits for a lock, {stalled_at} KB sent"));
+        assert!(stalled_at < 64 * 1024, "the client was let send {stalled_at} KB");
+        west.simple_query("COMMIT").await.unwrap();
+    };
+    let (rows, ()) = tokio::join!(rows_of_both(&client, ids, ROWS, &sent), stalled);
+    assert_eq!(rows, ROWS as u64);
+    bounded(&pgward, before, "300 MB for two shards, one behind a lock");
+}
+
+/// Rows of two patients in turn.
+async fn rows_of_both(client: &Client, ids: [Uuid; 2], rows: usize, sent: &AtomicU64) -> u64 {
+    let substance = "Pollen, ".repeat(VALUE / 8);
+    let both = Bytes::from(ids.map(|id| format!("{id}\t{substance}\tRash\tmild\n")).concat());
+    let statement = "COPY allergies (patient_id, substance, reaction, severity) FROM STDIN";
+    let mut sink = pin!(client.copy_in(statement).await.unwrap());
+    for _ in 0..rows / 2 {
+        sink.send(both.clone()).await.unwrap();
+        sent.fetch_add(both.len() as u64, Ordering::Relaxed);
+    }
+    sink.finish().await.unwrap()
+}
+
 async fn copy_in(client: &Client, id: Uuid, format: &str, rows: usize, sent: &AtomicU64) -> u64 {
     let substance = "Pollen, ".repeat(VALUE / 8);
     let (before, row) = match format {
