@@ -3,6 +3,7 @@
 //! A server is stopped between steps by what waits on it: a deferred trigger holds its PREPARE TRANSACTION up until an
 //! advisory lock is free.
 
+use std::process::Command;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -232,6 +233,44 @@ async fn a_server_that_prepares_nothing_refuses_in_words() {
     // One shard needs none.
     let west = pgward.patient("us-west", 3).id;
     assert_eq!(copy(&client, format!("{west}\talone\tRash\tmild\n")).await.unwrap(), 1);
+}
+
+/// Sets how large the files may be that PgWard writes.
+fn limit(pgward: &Deployment, bytes: &str) {
+    let pid = pgward.with_instance(|instance| instance.pid()).to_string();
+    let prlimit = Command::new("prlimit").args(["--pid", &pid, &format!("--fsize={bytes}:")]).output().unwrap();
+    assert!(prlimit.status.success(), "{prlimit:?}");
+}
+
+/// An emergency goes on while the audit log takes nothing, but not without its decision.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_decision_that_cannot_be_written_is_none() {
+    let pgward = two_shards().await;
+    let client = pgward.connect("emergency", "dispatcher").await;
+    let log = pgward.files().config().with_file_name("directory.db.commits");
+    let length = || std::fs::metadata(&log).unwrap().len();
+    // The limit is one for all files: what PgWard says of its own must stay below it.
+    let ids = ["us-east", "us-west"].map(|region| pgward.patient(region, 3).id);
+    let two = ids.map(|id| format!("{id}\tbefore\tRash\tmild\n")).concat();
+    for _ in 0..100 {
+        copy(&client, two.clone()).await.unwrap();
+    }
+    until("the last is noted", || async { std::fs::read_to_string(&log).unwrap().matches("done").count() == 100 })
+        .await;
+    let before = length();
+    assert!(before > std::fs::metadata(pgward.files().log()).unwrap().len() + 8192);
+    // Half a line fits: what is torn must be mended.
+    limit(&pgward, &(before + 20).to_string());
+    for _ in 0..2 {
+        assert_eq!(code(&in_time("the COPY", copy(&client, rows(&pgward, "unwritten"))).await), "58030");
+        assert_eq!((prepared(&pgward, EAST).await, prepared(&pgward, WEST).await), ("0".into(), "0".into()));
+        assert_eq!(length(), before);
+    }
+    assert_eq!(counts(&pgward, "unwritten").await, ["0", "0"]);
+    limit(&pgward, "unlimited");
+    assert_eq!(copy(&client, rows(&pgward, "written")).await.unwrap(), 2000);
+    assert_eq!(counts(&pgward, "written").await, ["1000", "1000"]);
+    assert!(length() > before);
 }
 
 fn is_refusal(error: Error) -> bool {

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use futures_util::SinkExt;
 use pgward::demo::layout::Layout;
 use pgward_tests::{Deployment, Options, answered_by, sqlstate};
 
@@ -66,6 +67,27 @@ async fn a_removed_shard_serves_nobody_and_a_refused_file_changes_nothing() {
 
     assert!(reload(&pgward, &whole).0);
     assert_eq!(answered_by(&client, &patient).await, "us-west-patients/replica-1");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_copy_stays_on_one_shard_where_it_is_told_to() {
+    let pgward = start(Options { shards: 2, replicas: 0, patients: 80, ..Options::default() }).await;
+    let whole = std::fs::read_to_string(pgward.files().config()).unwrap();
+    let client = pgward.app().await;
+    let ids = ["us-east", "us-west"].map(|region| pgward.patient(region, 0).id);
+    let rows = ids.map(|id| format!("{id}\tTold\tRash\tmild\n")).concat();
+    let copy = async || {
+        let statement = "COPY allergies (patient_id, substance, reaction, severity) FROM STDIN";
+        let mut sink = std::pin::pin!(client.copy_in(statement).await.unwrap());
+        sink.send(bytes::Bytes::from(rows.clone())).await?;
+        sink.finish().await
+    };
+    assert_eq!(copy().await.unwrap(), 2);
+    let (accepted, said) = reload(&pgward, &whole.replace("[sharding]", "[sharding]\ncopy_across_shards = false"));
+    assert!(accepted, "{said}");
+    assert_eq!(sqlstate(copy().await), "PW002");
+    assert!(reload(&pgward, &whole).0);
+    assert_eq!(copy().await.unwrap(), 2);
 }
 
 /// By SIGHUP; waits until the log says what came of it, and answers with that.

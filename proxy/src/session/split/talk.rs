@@ -6,6 +6,8 @@ use bytes::{Bytes, BytesMut};
 use pgward_wire::tag::backend as tag;
 use pgward_wire::{ProtocolError, TxStatus, backend, frame, frontend, tag::frontend as say};
 
+use crate::twophase::literal;
+
 /// Stands before the COPY in one Query, so that it cannot run where the BEGIN failed.
 pub(super) const BEGIN: &str = "BEGIN;";
 
@@ -87,9 +89,9 @@ impl Talk {
             Asked::Copy => return,
             Asked::Commit => "COMMIT".to_owned(),
             Asked::Rollback => "ROLLBACK".to_owned(),
-            Asked::Prepare => format!("PREPARE TRANSACTION '{gid}'"),
-            Asked::CommitPrepared => format!("COMMIT PREPARED '{gid}'"),
-            Asked::RollbackPrepared => format!("ROLLBACK PREPARED '{gid}'"),
+            Asked::Prepare => format!("PREPARE TRANSACTION {}", literal(gid)),
+            Asked::CommitPrepared => format!("COMMIT PREPARED {}", literal(gid)),
+            Asked::RollbackPrepared => format!("ROLLBACK PREPARED {}", literal(gid)),
         };
         frontend::put_query(&mut self.out, sql.as_bytes());
         self.asked.push_back(asked);

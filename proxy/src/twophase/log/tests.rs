@@ -38,6 +38,18 @@ fn what_is_decided_and_not_done_is_found_again() {
 }
 
 #[test]
+fn what_cannot_be_brought_to_either_answer_is_left_until_the_file_is_read_again() {
+    let (_dir, path) = written();
+    let mut log = CommitLog::open(&path, "second").unwrap();
+    // Neither written nor cut.
+    log.file = File::open(&path).unwrap();
+    assert!(matches!(log.decide("three", &shards(&["east", "west"])), Decided::InDoubt(_)));
+    assert_eq!(log.verdict("three"), Verdict::Leave);
+    drop(log);
+    assert_eq!(CommitLog::open(&path, "second").unwrap().verdict("three"), Verdict::RollBack);
+}
+
+#[test]
 fn one_process_has_it_open() {
     let (_dir, path) = written();
     let _log = CommitLog::open(&path, "second").unwrap();
