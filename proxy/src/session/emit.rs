@@ -7,7 +7,7 @@ use pgward_pools::ServerMemory;
 use pgward_wire::{backend, frontend};
 
 use super::prepared::{Prepared, ServerName};
-use super::work::{Answer, Expect, Op, Work};
+use super::work::{Answer, Effect, Expect, Op, Work};
 
 /// A statement name that no server has: a Bind of it fails, and with it the transaction that a refused statement
 /// stands in.
@@ -62,6 +62,7 @@ fn emit_one(work: &mut Work, memory: &mut ServerMemory, op: &Op, to_client: &mut
         }
         Op::Execute { frame, effects } => {
             work.to_server.extend_from_slice(&work.arena[frame.clone()]);
+            work.copy_asked = effects.iter().flatten().any(|effect| *effect == Effect::CopyIn);
             work.expects.push_back(Expect::Execute { effects: effects.clone() });
         }
         Op::Raw { frame, answer } => {

@@ -432,13 +432,6 @@ impl Session {
             self.reply_ready();
             return Ok(Step::Done);
         }
-        if std::mem::take(&mut self.early_sync) {
-            // The server ignored the Sync that came before the COPY rows; what it was expected to bring, this one brings.
-            let mut sync = BytesMut::with_capacity(5);
-            frontend::put_sync(&mut sync);
-            self.raw(&sync, None);
-            return Ok(Step::Done);
-        }
         if self.describes() {
             // The client may be in a transaction that this server has not heard of.
             self.work.ops.push(Op::ForeignSync { status: self.status() });

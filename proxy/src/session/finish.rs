@@ -31,12 +31,10 @@ impl Session {
         if let (Some(attached), Some(ready)) = (&mut self.attached, heard.ready) {
             attached.ready = Some(ready);
         }
-        self.early_sync |= heard.early_sync;
         if let Some(copy_in) = heard.copy_in {
             self.copy_in = copy_in;
         }
         if let Some(status) = heard.status {
-            self.early_sync = false;
             match status {
                 TxStatus::Idle => {
                     self.tx = Tx::Idle;
@@ -206,7 +204,6 @@ impl Session {
         self.empty_work();
         self.closed = false;
         self.copy_in = false;
-        self.early_sync = false;
         self.changes.clear();
         self.uncertain = false;
         self.sent = None;

@@ -110,8 +110,6 @@ pub(crate) struct Session {
     sent: Option<Box<Pending>>,
     /// Why the frame at hand got no server.
     denied: Option<PgError>,
-    /// A Sync that the server ignores has been sent behind the Execute of a COPY.
-    early_sync: bool,
     /// Which parameters hold after a ROLLBACK TO is not known: the server is not used again.
     uncertain: bool,
     /// Bytes from the client and from servers that were not counted yet.
@@ -286,7 +284,6 @@ impl Session {
             pending: None,
             sent: None,
             denied: None,
-            early_sync: false,
             uncertain: false,
             received: 0,
             sent_back: 0,
@@ -338,12 +335,15 @@ impl Session {
         if self.is_split_ending() {
             return Ok(Some((header.len, Step::Wait)));
         }
-        if self.closed && !self.takes_now(header.tag) {
-            return match header.tag {
-                tag::TERMINATE if self.takes_rows() => Ok(Some((header.len, Step::Leave))),
-                other if self.takes_rows() => Err(Fatal(errors::not_copy_traffic(other))),
-                _ => Ok(Some((header.len, Step::Wait))),
-            };
+        if self.takes_rows() {
+            if !is_copy_traffic(header.tag) {
+                return match header.tag {
+                    tag::TERMINATE => Ok(Some((header.len, Step::Leave))),
+                    other => Err(Fatal(errors::not_copy_traffic(other))),
+                };
+            }
+        } else if self.closed || self.work.copy_asked {
+            return Ok(Some((header.len, Step::Wait)));
         }
         let (frame, behind) = bytes.split_at(header.len);
         let step = self.frame(header.tag, frame, behind)?;
@@ -353,12 +353,6 @@ impl Session {
     /// A COPY … FROM STDIN is under way, and the client has not ended it.
     fn takes_rows(&self) -> bool {
         self.copy_in || self.guard.is_some()
-    }
-
-    /// COPY data and its end are taken while the COPY itself is unanswered.
-    fn takes_now(&self, tag: u8) -> bool {
-        (self.takes_rows() || self.early_sync)
-            && matches!(tag, tag::COPY_DATA | tag::COPY_DONE | tag::COPY_FAIL | tag::SYNC | tag::FLUSH)
     }
 
     /// Deals with one frame; `behind` is what has come of those after it.
@@ -572,6 +566,12 @@ impl Session {
         self.work.clear_segment();
         answered.is_some()
     }
+}
+
+/// What may come while rows of a COPY are taken. Sync and Flush are ignored then: drivers send them behind an Execute
+/// without knowing that it is a COPY.
+fn is_copy_traffic(tag: u8) -> bool {
+    matches!(tag, tag::COPY_DATA | tag::COPY_DONE | tag::COPY_FAIL | tag::SYNC | tag::FLUSH)
 }
 
 impl From<pgward_wire::ProtocolError> for Fatal {

@@ -376,12 +376,9 @@ impl Session {
         })
     }
 
-    /// Whether what the client sends now has to wait for the answer under way. Behind a Sync that came before the rows
-    /// of its COPY, the end of those and one more Sync are still taken: the server waits for them.
+    /// Whether what the client sends now has to wait for the answer under way.
     fn is_busy(&self) -> bool {
-        let takes_next = || self.client.inbox.first().is_none_or(|tag| self.takes_now(*tag));
-        let answering = self.closed && !self.takes_rows() && !(self.early_sync && takes_next());
-        answering || self.is_split_ending()
+        (self.closed || self.work.copy_asked) && !self.takes_rows() || self.is_split_ending()
     }
 
     /// Deals with frames where they were read; only what cannot be dealt with yet is copied.

@@ -30,8 +30,6 @@ pub(crate) struct Heard {
     pub(crate) skip_to_sync: bool,
     /// The server's COPY … FROM STDIN has begun (true) or ended (false).
     pub(crate) copy_in: Option<bool>,
-    /// A Sync that was sent behind the Execute of a COPY … FROM STDIN: the server ignores it.
-    pub(crate) early_sync: bool,
     /// A step that the proxy sent ahead (settings, BEGIN) failed.
     pub(crate) silent_failure: Option<PgError>,
     /// The server said goodbye, with these words.
@@ -258,7 +256,7 @@ impl Ear<'_> {
             Some(Expect::CopyRows { .. }) => Verdict::Drop,
             _ => {
                 self.heard.copy_in = Some(true);
-                self.heard.early_sync |= self.work.expects.iter().any(|expect| matches!(expect, Expect::Sync));
+                self.work.copy_asked = false;
                 self.forward_unless_silent()
             }
         }
@@ -275,6 +273,8 @@ impl Ear<'_> {
             Some(Expect::Execute { effects }) => {
                 let effect = effect_of(effects, 0);
                 self.work.expects.pop_front();
+                // The Execute of a COPY is the last until it has begun.
+                self.work.copy_asked &= !self.work.expects.is_empty();
                 effect
             }
             _ => return self.forward_unless_silent(),
@@ -383,6 +383,7 @@ impl Ear<'_> {
             |expect: &Expect| matches!(expect, Expect::Sync | Expect::ForeignSync { .. } | Expect::SilentSync);
         let upto = self.work.expects.iter().position(is_sync).unwrap_or(self.work.expects.len());
         let skipped: Vec<Expect> = self.work.expects.drain(..upto).collect();
+        self.work.copy_asked = false;
         for expect in skipped.iter().rev() {
             match expect {
                 Expect::SilentParse { id } | Expect::Parse { id, .. } => self.unprepare(*id),

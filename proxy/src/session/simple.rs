@@ -172,6 +172,7 @@ impl Session {
             Action::Reset(None) => Effect::ResetAll,
             Action::Savepoint => Effect::Savepoint,
             Action::RollbackTo => Effect::RollbackTo,
+            Action::CopyFrom(_) => Effect::CopyIn,
             Action::Listen => Effect::Pin("LISTEN"),
             Action::Declare { hold: true, .. } => Effect::Pin("cursor WITH HOLD"),
             Action::Prepare(_) => Effect::Pin("SQL-level PREPARE"),

@@ -103,6 +103,8 @@ pub(crate) enum Effect {
     Savepoint,
     /// ROLLBACK TO SAVEPOINT.
     RollbackTo,
+    /// COPY … FROM STDIN: the server takes rows first.
+    CopyIn,
     /// DEALLOCATE ALL, or DISCARD ALL, which also forgets parameters.
     Forget {
         /// DISCARD ALL
@@ -218,6 +220,8 @@ pub(crate) struct Work {
     pub(crate) dropping: bool,
     /// The first reply byte of this segment has gone to the client: it can no longer be said to another server.
     pub(crate) answered: bool,
+    /// The last that was said is the Execute of a COPY … FROM STDIN, and the server has neither begun it nor failed.
+    pub(crate) copy_asked: bool,
     /// Ops of this segment that were said are not kept any more.
     forgotten: bool,
     /// The segment is a transaction by itself, and may be said to the same server anew as long as `ops` has all of it.
@@ -259,6 +263,7 @@ impl Work {
         self.arena.clear();
         self.emitted = 0;
         self.answered = false;
+        self.copy_asked = false;
         self.forgotten = false;
         self.repairable = false;
     }
@@ -304,7 +309,7 @@ impl Work {
         self.held.clear();
         self.to_server.clear();
         self.from_server.clear();
-        (self.passing, self.emitted) = (0, 0);
+        (self.passing, self.emitted, self.copy_asked) = (0, 0, false);
     }
 
     /// Forgets what was said to the server, the segment going on.

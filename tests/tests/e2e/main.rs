@@ -10,6 +10,7 @@ mod greeting;
 mod hostile;
 mod kept;
 mod paths;
+mod pipelined;
 mod places;
 mod portals;
 mod refusals;

@@ -76,7 +76,6 @@ impl Played {
         self.heard.skipped.extend(heard.skipped);
         self.heard.skip_to_sync |= heard.skip_to_sync;
         self.heard.copy_in = heard.copy_in.or(self.heard.copy_in);
-        self.heard.early_sync |= heard.early_sync;
         self.heard.silent_failure = self.heard.silent_failure.take().or(heard.silent_failure);
         self.heard.fatal = self.heard.fatal.take().or(heard.fatal);
     }

@@ -44,25 +44,61 @@ fn checked_rows_are_copied_without_a_second_invitation() {
     }
 }
 
-#[test]
-fn other_copies_pass_and_an_early_sync_is_noted() {
-    let statement = prepared("COPY t FROM STDIN");
-    let ops = |work: &mut Work| {
-        bind(work, &statement, "");
-        execute(work);
-        work.ops.push(Op::Sync);
-    };
-    let head = [backend::BIND_COMPLETE, &copy_in()].concat();
-    let mut played = Played::of(ops, Hold::No);
-    assert!(played.hear(&[backend::PARSE_COMPLETE, &head].concat()));
-    assert_eq!(played.client, head);
-    assert!(played.heard.early_sync && played.heard.copy_in == Some(true));
+/// The Execute of a COPY whose rows need no look.
+fn execute_copy(work: &mut Work) {
+    let frame = work.store(b"E\0\0\0\x09\0\0\0\0\0");
+    work.ops.push(Op::Execute { frame, effects: Some(Box::new([Effect::CopyIn])) });
+}
 
+#[test]
+fn what_is_behind_a_copy_waits_until_it_has_begun_or_failed() {
+    let statement = prepared("COPY t FROM STDIN");
+    let script = || {
+        let ops = |work: &mut Work| {
+            bind(work, &statement, "");
+            execute_copy(work);
+        };
+        Played::of(ops, Hold::No)
+    };
+    assert!(script().work.copy_asked);
+    let mut played = script();
+    let head = [backend::PARSE_COMPLETE, backend::BIND_COMPLETE].concat();
+    assert!(played.hear(&head) && played.work.copy_asked, "neither begun nor failed");
+    assert!(played.hear(&copy_in()) && !played.work.copy_asked);
+    assert_eq!(played.heard.copy_in, Some(true));
+
+    let begun = play(script, &[&head, &copy_in()[..]].concat());
+    assert!(!begun.work.copy_asked && begun.heard.copy_in == Some(true));
+    assert_eq!(begun.client, [backend::BIND_COMPLETE, &copy_in()].concat());
+    for failure in [error("at once"), [&head, &error("no such column")[..]].concat()] {
+        let failed = play(script, &failure);
+        assert!(!failed.work.copy_asked && failed.heard.skip_to_sync);
+    }
+    let odd = play(script, &[&head, &complete("COPY 0")[..]].concat());
+    assert!(!odd.work.copy_asked, "nobody waits for a COPY that is over");
+}
+
+#[test]
+fn the_end_of_one_copy_is_not_the_beginning_of_the_next() {
+    let statement = prepared("COPY t FROM STDIN");
+    let copy = |work: &mut Work| {
+        bind(work, &statement, "");
+        execute_copy(work);
+    };
+    let mut played = Played::of(copy, Hold::No);
+    assert!(played.hear(&[backend::PARSE_COMPLETE, backend::BIND_COMPLETE, &copy_in()].concat()));
+    copy(&mut played.work);
+    played.emit(Hold::No);
+    assert!(played.hear(&complete("COPY 1")) && played.work.copy_asked, "the second has not begun");
+    assert!(played.hear(&[backend::BIND_COMPLETE, &copy_in()].concat()) && !played.work.copy_asked);
+}
+
+#[test]
+fn rows_that_go_out_pass() {
     let out = message(tag::COPY_OUT_RESPONSE, b"\0\0\x01\0\0");
     let data = message(tag::COPY_DATA, &[b'x'; 300]);
     let server = [out, data, message(tag::COPY_DONE, b""), complete("COPY 1"), ready(b'I')].concat();
     let played = play(|| Played::of(|work| query(work, "COPY t TO STDOUT"), Hold::No), &server);
     assert_settled(&played);
     assert_eq!(played.client, server);
-    assert!(!played.heard.early_sync);
 }
