@@ -87,6 +87,18 @@ impl WireClient {
         self.stream.write_all(bytes).await.expect("PgWard takes the bytes");
     }
 
+    /// Sends of these bytes what is taken before nothing more is for so long; how many those were.
+    pub async fn send_in(&mut self, patience: Duration, bytes: &[u8]) -> usize {
+        let mut sent = 0;
+        while sent < bytes.len() {
+            match tokio::time::timeout(patience, self.stream.write(&bytes[sent..])).await {
+                Ok(taken) => sent += taken.expect("PgWard takes the bytes"),
+                Err(_) => break,
+            }
+        }
+        sent
+    }
+
     /// Sends a Query; what answers it, up to and with ReadyForQuery.
     pub async fn query(&mut self, sql: &str) -> Vec<Frame> {
         let mut query = BytesMut::new();

@@ -16,6 +16,7 @@ mod portals;
 mod prepared;
 mod relay;
 mod replies;
+mod room;
 mod route;
 mod settings;
 mod simple;
@@ -128,6 +129,8 @@ struct Client {
     out: BytesMut,
     /// The client has closed its side.
     gone: bool,
+    /// Frames of it wait until there is less for a socket to take.
+    stalled: bool,
 }
 
 /// The server that the session holds.
@@ -265,7 +268,7 @@ impl Session {
             who,
             audit_who,
             handle,
-            client: Client { stream, inbox: BytesMut::new(), out: BytesMut::new(), gone: false },
+            client: Client { stream, inbox: BytesMut::new(), out: BytesMut::new(), gone: false, stalled: false },
             attached: None,
             work: Work::take(),
             closed: false,
@@ -311,8 +314,15 @@ impl Session {
     fn frames_of(&mut self, bytes: &[u8]) -> (usize, Result<Flow, Fatal>) {
         let mut pos = 0;
         let flow = loop {
+            if self.is_full() {
+                self.client.stalled = true;
+                break Ok(Flow::Io);
+            }
             match self.next_frame(&bytes[pos..]) {
-                Ok(Some((len, Step::Done))) => pos += len,
+                Ok(Some((len, Step::Done))) => {
+                    pos += len;
+                    self.work.weigh(len);
+                }
                 Ok(Some((_, Step::Attach(need)))) => break Ok(Flow::Attach(need)),
                 Ok(Some((_, Step::Leave))) => break Ok(Flow::Leave),
                 Ok(Some((_, Step::Wait)) | None) => break Ok(Flow::Io),
@@ -344,6 +354,10 @@ impl Session {
             }
         } else if self.closed || self.work.copy_asked {
             return Ok(Some((header.len, Step::Wait)));
+        } else if self.work.is_heavy()
+            && let Some(step) = self.make_room(header.tag)
+        {
+            return Ok(Some((header.len, step)));
         }
         let (frame, behind) = bytes.split_at(header.len);
         let step = self.frame(header.tag, frame, behind)?;

@@ -22,8 +22,6 @@ use crate::registry::Kill;
 const SCRATCH: usize = 64 * 1024;
 /// A client's bytes that are held while its segment is under way; more stay in the socket.
 const INBOX_WHILE_BUSY: usize = 64 * 1024;
-/// Bytes for the server that may wait before the client is no longer read.
-pub(super) const TO_SERVER_MAX: usize = 256 * 1024;
 
 thread_local! {
     static READ: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH].into_boxed_slice());
@@ -143,6 +141,10 @@ impl Session {
             if !self.receipts.is_empty() {
                 // The statement cannot go before its record is written, which comes next; then the client is looked at.
                 return self.park(cx);
+            }
+            if self.client.stalled && !self.is_full() {
+                self.client.stalled = false;
+                return Poll::Ready(Wake::Frames);
             }
             match self.read_client(cx) {
                 Poll::Ready(Some(wake)) => return Poll::Ready(wake),
@@ -286,6 +288,7 @@ impl Session {
                 self.work.forget_emitted();
             }
         }
+        self.work.settle();
         let frames = heard.copy_in == Some(true) || heard.skip_to_sync;
         let failure = heard.fatal.take();
         let silent_failure = heard.silent_failure.take();
@@ -353,8 +356,7 @@ impl Session {
     /// Reads from the client, unless what it sent before is still to be worked off.
     fn read_client(&mut self, cx: &mut Context<'_>) -> Poll<Option<Wake>> {
         let busy = self.is_busy();
-        let full = self.work.to_server.len() >= TO_SERVER_MAX || self.is_split_full();
-        if full || (busy && self.client.inbox.len() >= INBOX_WHILE_BUSY) {
+        if self.is_full() || self.is_split_full() || (busy && self.client.inbox.len() >= INBOX_WHILE_BUSY) {
             return Poll::Pending;
         }
         READ.with_borrow_mut(|scratch| {
@@ -378,7 +380,8 @@ impl Session {
 
     /// Whether what the client sends now has to wait for the answer under way.
     fn is_busy(&self) -> bool {
-        (self.closed || self.work.copy_asked) && !self.takes_rows() || self.is_split_ending()
+        let unanswered = self.closed || self.work.copy_asked || self.work.awaits_room;
+        (unanswered && !self.takes_rows()) || self.is_split_ending()
     }
 
     /// Deals with frames where they were read; only what cannot be dealt with yet is copied.

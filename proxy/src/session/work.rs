@@ -19,6 +19,10 @@ use super::settings::Change;
 const KEEP_BYTES: usize = 64 * 1024;
 /// A longer segment is not kept to be said anew.
 const REPAIR_OPS: usize = 64;
+/// What the messages may weigh that are not answered yet.
+const UNANSWERED_MAX: usize = 512 * 1024;
+/// What a message weighs beside its bytes, by what is kept of it.
+const MESSAGE_WEIGHT: usize = 128;
 /// Works kept for each thread.
 const KEEP_WORKS: usize = 256;
 
@@ -222,6 +226,10 @@ pub(crate) struct Work {
     pub(crate) answered: bool,
     /// The last that was said is the Execute of a COPY … FROM STDIN, and the server has neither begun it nor failed.
     pub(crate) copy_asked: bool,
+    /// The weight of the client's messages since all was answered.
+    unanswered: usize,
+    /// The client's next message is taken when all before it is answered.
+    pub(crate) awaits_room: bool,
     /// Ops of this segment that were said are not kept any more.
     forgotten: bool,
     /// The segment is a transaction by itself, and may be said to the same server anew as long as `ops` has all of it.
@@ -264,6 +272,8 @@ impl Work {
         self.emitted = 0;
         self.answered = false;
         self.copy_asked = false;
+        self.unanswered = 0;
+        self.awaits_room = false;
         self.forgotten = false;
         self.repairable = false;
     }
@@ -309,7 +319,33 @@ impl Work {
         self.held.clear();
         self.to_server.clear();
         self.from_server.clear();
-        (self.passing, self.emitted, self.copy_asked) = (0, 0, false);
+        (self.passing, self.emitted, self.copy_asked, self.awaits_room) = (0, 0, false, false);
+    }
+
+    /// Counts a message of the client's that was taken.
+    pub(crate) fn weigh(&mut self, len: usize) {
+        if self.ops.is_empty() && self.expects.is_empty() {
+            self.unanswered = 0;
+        } else {
+            self.unanswered += len + MESSAGE_WEIGHT;
+        }
+    }
+
+    /// Whether no more may come before some of it is answered.
+    pub(crate) fn is_heavy(&self) -> bool {
+        self.unanswered >= UNANSWERED_MAX
+    }
+
+    /// Once all that was said is answered, there is room again, and what was kept of it is forgotten.
+    pub(crate) fn settle(&mut self) {
+        if !self.expects.is_empty() {
+            return;
+        }
+        if self.is_heavy() && self.emitted == self.ops.len() {
+            self.forget_emitted();
+        }
+        self.unanswered = 0;
+        self.awaits_room = false;
     }
 
     /// Forgets what was said to the server, the segment going on.

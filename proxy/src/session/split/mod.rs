@@ -32,7 +32,7 @@ use self::lines::LineMap;
 use self::patients::NewPatients;
 use self::rows::Waiting;
 use self::talk::Talk;
-use super::relay::TO_SERVER_MAX;
+use super::room::TO_SERVER_MAX;
 use super::{Session, Step, Tx};
 use crate::cancel::under_way::UnderWay;
 use crate::twophase::{Claim, Decided};
