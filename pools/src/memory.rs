@@ -1,7 +1,7 @@
 //! What a server connection has been told: prepared statements and run-time parameters.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 /// What one server connection remembers of what it was told.
 #[derive(Debug, Default)]
@@ -88,25 +88,32 @@ impl ServerMemory {
 /// [`Settings::same`] is a comparison of pointers.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Settings {
-    values: BTreeMap<Arc<str>, String>,
+    values: Arc<Values>,
+}
+
+type Values = BTreeMap<Arc<str>, String>;
+/// All settings that anybody holds.
+type Known = HashMap<Arc<Values>, Weak<Settings>>;
+
+fn known() -> MutexGuard<'static, Known> {
+    static KNOWN: OnceLock<Mutex<Known>> = OnceLock::new();
+    KNOWN.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Settings {
     /// The settings with these values.
     pub fn of(values: BTreeMap<Arc<str>, String>) -> Arc<Self> {
-        type Known = Mutex<HashMap<BTreeMap<Arc<str>, String>, Weak<Settings>>>;
-        static KNOWN: OnceLock<Known> = OnceLock::new();
         if values.is_empty() {
             return Self::none();
         }
-        let mut known = KNOWN.get_or_init(Known::default).lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = known();
         if let Some(found) = known.get(&values).and_then(Weak::upgrade) {
             return found;
         }
-        if known.len() >= 1024 && known.len().is_power_of_two() {
-            known.retain(|_, settings| settings.strong_count() > 0);
-        }
-        let settings = Arc::new(Self { values: values.clone() });
+        // One of the same values that is about to go finds that it was replaced.
+        known.remove(&values);
+        let values = Arc::new(values);
+        let settings = Arc::new(Self { values: Arc::clone(&values) });
         known.insert(values, Arc::downgrade(&settings));
         settings
     }
@@ -122,9 +129,24 @@ impl Settings {
         &self.values
     }
 
+    /// Bytes of the names and values.
+    pub fn weight(&self) -> usize {
+        self.values.iter().map(|(name, value)| name.len() + value.len()).sum()
+    }
+
     /// Whether two settings are the same.
     pub fn same(a: &Arc<Self>, b: &Arc<Self>) -> bool {
         Arc::ptr_eq(a, b) || (a.values.is_empty() && b.values.is_empty())
+    }
+}
+
+/// What nobody holds any more is not known any more: a client may set something else as often as it likes.
+impl Drop for Settings {
+    fn drop(&mut self) {
+        let mut known = known();
+        if known.get(&self.values).is_some_and(|settings| settings.strong_count() == 0) {
+            known.remove(&self.values);
+        }
     }
 }
 
@@ -139,6 +161,36 @@ mod tests {
         assert!(Settings::same(&first, &Settings::of(map())));
         assert!(!Settings::same(&first, &Settings::none()));
         assert!(Settings::same(&Settings::none(), &Arc::default()));
+    }
+
+    #[test]
+    fn settings_that_nobody_holds_are_forgotten() {
+        let map = |n: usize| BTreeMap::from([(Arc::from("app.forgotten"), n.to_string())]);
+        let held = || known().keys().filter(|values| values.contains_key("app.forgotten")).count();
+        let kept = Settings::of(map(0));
+        for n in 1..100 {
+            let again = [Settings::of(map(n)), Settings::of(map(n))];
+            assert_eq!((again[0].weight(), held()), (13 + n.to_string().len(), 2));
+        }
+        assert_eq!(held(), 1);
+        assert!(Settings::same(&kept, &Settings::of(map(0))));
+        drop(kept);
+        assert_eq!(held(), 0);
+    }
+
+    #[test]
+    fn settings_that_come_and_go_on_two_threads_stay_one_value() {
+        let map = || BTreeMap::from([(Arc::from("app.racing"), "'x'".to_owned())]);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..2000 {
+                        let mine = Settings::of(map());
+                        assert!(Settings::same(&mine, &Settings::of(map())));
+                    }
+                });
+            }
+        });
     }
 
     #[test]

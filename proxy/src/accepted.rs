@@ -13,6 +13,8 @@ use smallvec::SmallVec;
 
 /// Combinations that are remembered. Few programs use many; one that does pays with a round trip.
 const MOST_KNOWN: usize = 1024;
+/// Bytes of the names and values in them.
+const MOST_BYTES: usize = 4 * 1024 * 1024;
 
 /// A node, by shard and position.
 pub(crate) type At = (usize, usize);
@@ -23,21 +25,31 @@ type Asked = (Arc<str>, Same);
 /// Settings of a server role, and the nodes whose servers have accepted them.
 #[derive(Debug, Default)]
 pub(crate) struct Accepted {
-    known: Mutex<HashMap<Asked, SmallVec<[At; 4]>>>,
+    known: Mutex<Known>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    nodes: HashMap<Asked, SmallVec<[At; 4]>>,
+    bytes: usize,
 }
 
 impl Accepted {
     pub(crate) fn has(&self, role: &Arc<str>, settings: &Arc<Settings>, at: At) -> bool {
         let known = self.known.lock();
-        known.get(&(Arc::clone(role), Same(Arc::clone(settings)))).is_some_and(|nodes| nodes.contains(&at))
+        known.nodes.get(&(Arc::clone(role), Same(Arc::clone(settings)))).is_some_and(|nodes| nodes.contains(&at))
     }
 
     pub(crate) fn note(&self, role: &Arc<str>, settings: &Arc<Settings>, at: At) {
         let mut known = self.known.lock();
-        if known.len() >= MOST_KNOWN {
-            known.clear();
+        if known.nodes.len() >= MOST_KNOWN || known.bytes >= MOST_BYTES {
+            *known = Known::default();
         }
-        let nodes = known.entry((Arc::clone(role), Same(Arc::clone(settings)))).or_default();
+        let Known { nodes, bytes } = &mut *known;
+        let nodes = nodes.entry((Arc::clone(role), Same(Arc::clone(settings)))).or_default();
+        if nodes.is_empty() {
+            *bytes += settings.weight();
+        }
         if !nodes.contains(&at) {
             nodes.push(at);
         }
@@ -86,6 +98,11 @@ mod tests {
         for n in 0..=MOST_KNOWN {
             accepted.note(&app, &settings(n), (0, 0));
         }
-        assert_eq!(accepted.known.lock().len(), 1);
+        assert_eq!(accepted.known.lock().nodes.len(), 1);
+        for n in 0..100 {
+            let value = format!("'{}{n}'", "x".repeat(60_000));
+            accepted.note(&app, &Settings::of([(Arc::from("work_mem"), value)].into_iter().collect()), (0, 0));
+        }
+        assert!(accepted.known.lock().nodes.len() < 80);
     }
 }

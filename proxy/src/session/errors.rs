@@ -5,6 +5,7 @@ use pgward_pools::AcquireError;
 use pgward_router::Refusal;
 use pgward_wire::PgError;
 
+use super::settings;
 use crate::directory::RegisterError;
 use crate::registry::Kill;
 
@@ -33,6 +34,27 @@ pub(super) fn too_many_prepared(limits: &Proxy) -> PgError {
     PgError::error("54000", "too many prepared statements")
         .with_detail(format!("A client may hold {count} of them, {bytes} bytes together (max_prepared in [proxy])."))
         .with_hint("Close those that are no longer used, or give your driver's statement cache a smaller size.")
+}
+
+pub(super) fn too_many_settings() -> PgError {
+    let (settings, changes) = (settings::MOST_BYTES, settings::MOST_CHANGED_BYTES);
+    let detail = format!(
+        "The settings of a session may take {settings} bytes, and those changed in one transaction {changes} bytes."
+    );
+    PgError::error("54000", "too many settings, or too large ones").with_detail(detail).with_hint(
+        "Set less, reset what is no longer used, or end the transaction. SET LOCAL does not count once a transaction has \
+         a server.",
+    )
+}
+
+/// `limit`: of the bytes.
+pub(super) fn opening_too_long(limit: usize) -> PgError {
+    PgError::error("54000", "too many statements that wait for the transaction's server")
+        .with_detail(format!(
+            "BEGIN, SAVEPOINT, SET and the like are kept, up to {limit} bytes, until a statement shows which shard the \
+             transaction is for."
+        ))
+        .with_hint("Read or write something of the patient's first.")
 }
 
 pub(super) fn too_many_portals(limits: &Proxy) -> PgError {

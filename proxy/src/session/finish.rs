@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use pgward_config::PoolMode;
 use pgward_pools::{Clean, Settings};
-use pgward_wire::TxStatus;
+use pgward_wire::{PgError, TxStatus};
 
 use super::replies::{Event, Heard};
 use super::settings::{self, Change};
-use super::work::{Effect, Skipped};
-use super::{Attached, Session, Tx, TxChange, attach};
+use super::work::{Effect, Effects, Skipped};
+use super::{Attached, Session, Tx, TxChange, attach, errors};
 use crate::cancel::under_way;
 use crate::greeting::refusable;
 
@@ -120,6 +120,24 @@ impl Session {
                 }
                 TxChange::Savepoint => {}
             }
+        }
+    }
+
+    /// Whether the session may keep what these effects would change of its parameters.
+    pub(super) fn check_changes(&self, effects: &Effects) -> Result<(), PgError> {
+        let sets = |effects: &[Effect]| effects.iter().any(|effect| matches!(effect, Effect::Set(_)));
+        let Some(effects) = effects.as_deref().filter(|effects| sets(effects)) else { return Ok(()) };
+        let before = self.changes.iter().filter_map(|change| match change {
+            TxChange::Change(change) => Some(std::slice::from_ref(change)),
+            _ => None,
+        });
+        let now = effects.iter().filter_map(|effect| match effect {
+            Effect::Set(changes) => Some(&changes[..]),
+            _ => None,
+        });
+        match settings::would_exceed(&self.settings, before.chain(now).flatten()) {
+            true => Err(errors::too_many_settings()),
+            false => Ok(()),
         }
     }
 

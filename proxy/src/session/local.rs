@@ -15,6 +15,9 @@ use super::{Lost, Opening, Session, Tx, errors};
 /// The setting that names the class of the session's statements.
 const PRIORITY: &str = "pgward.priority";
 
+/// Bytes of what a transaction that has no server yet keeps for it.
+const OPENING_MAX: usize = 64 * 1024;
+
 /// The answer to a local statement.
 pub(super) struct Local {
     pub(super) notice: Option<PgError>,
@@ -115,6 +118,7 @@ impl Session {
             (Action::Commit { .. } | Action::Rollback { .. } | Action::RollbackTo, _) => {}
             _ => self.check_in_failed(action)?,
         }
+        self.check_opening(action, sql)?;
         match action {
             Action::Begin { read_only, start } => Ok(self.begin(*read_only, *start, sql)),
             Action::Commit { chain } => self.end("COMMIT", *chain),
@@ -143,6 +147,28 @@ impl Session {
             }
             Action::Show(name) => self.show_own(name),
             _ => Err(errors::internal("a statement that needs a server was taken for a local one")),
+        }
+    }
+
+    /// Whether there is room for one more step of a transaction that no server has heard of.
+    fn check_opening(&self, action: &Action, sql: &[u8]) -> Result<(), PgError> {
+        let kept = match (&self.tx, action) {
+            (Tx::Idle, Action::Begin { .. }) => 0,
+            (Tx::Opening(_), action) if self.is_proxys_own(action) => return Ok(()),
+            (
+                Tx::Opening(opening),
+                Action::Savepoint
+                | Action::Release
+                | Action::RollbackTo
+                | Action::SetTransaction { .. }
+                | Action::Set(_)
+                | Action::Reset(_),
+            ) => opening.texts.len(),
+            _ => return Ok(()),
+        };
+        match kept + sql.len() > OPENING_MAX {
+            true => Err(errors::opening_too_long(OPENING_MAX)),
+            false => Ok(()),
         }
     }
 
@@ -191,7 +217,9 @@ impl Session {
             // It may ask for what a replica cannot do.
             opening.read_only &= !setting.name.starts_with("transaction_");
         }
-        for effect in self.effects(analysed, sql, &NoParams).into_iter().flatten() {
+        let effects = self.effects(analysed, sql, &NoParams);
+        self.check_changes(&effects)?;
+        for effect in effects.into_iter().flatten() {
             self.note(Event::Done(effect));
         }
         Ok(self.opening_step(if matches!(action, Action::Reset(_)) { "RESET" } else { "SET" }, sql))

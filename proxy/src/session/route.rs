@@ -76,7 +76,7 @@ impl Session {
     /// Decides about the statements of a text.
     ///
     /// # Errors
-    /// The error to tell the client; the refusal is in the audit log then.
+    /// The error to tell the client; a refusal is in the audit log then.
     pub(super) fn decide(
         &mut self,
         analysed: &Analysed,
@@ -86,6 +86,7 @@ impl Session {
     ) -> Result<Box<Pending>, PgError> {
         let started = Instant::now();
         let effects = self.effects(analysed, sql, params);
+        self.check_changes(&effects)?;
         let mut pending = Box::new(Pending {
             decisions: SmallVec::new(),
             notes: SmallVec::new(),

@@ -17,6 +17,35 @@ pub(crate) struct Change {
     pub(crate) value: Option<String>,
 }
 
+impl Change {
+    /// Bytes of what is kept of it.
+    pub(crate) fn weight(&self) -> usize {
+        size_of::<Self>() + self.name.len() + self.value.as_ref().map_or(0, String::len)
+    }
+}
+
+/// What the settings of a session may take, in bytes of their names and values. Drivers set a dozen.
+pub(crate) const MOST_BYTES: usize = 64 * 1024;
+/// What the changes of one transaction may take: all of them are kept until it ends.
+pub(crate) const MOST_CHANGED_BYTES: usize = 256 * 1024;
+
+/// Whether these changes, in order, are too much for settings: for what they come to, or for what is kept until the
+/// transaction ends. What makes settings no larger is let through.
+pub(crate) fn would_exceed<'a>(settings: &'a Settings, changes: impl Iterator<Item = &'a Change>) -> bool {
+    let mut weights: BTreeMap<&str, usize> =
+        settings.values().iter().map(|(name, value)| (&**name, name.len() + value.len())).collect();
+    let (mut kept, mut grows) = (0, false);
+    for change in changes {
+        kept += change.weight();
+        match &change.value {
+            Some(value) => weights.insert(&change.name, change.name.len() + value.len()),
+            None => weights.remove(&*change.name),
+        };
+        grows |= change.value.is_some();
+    }
+    kept > MOST_CHANGED_BYTES || (grows && weights.values().sum::<usize>() > MOST_BYTES)
+}
+
 /// The settings with these changes made, in order.
 pub(crate) fn apply(base: &Settings, startup: &Settings, changes: &[Change]) -> Arc<Settings> {
     let mut map = base.values().clone();
@@ -242,6 +271,22 @@ mod tests {
         let mut sql = String::new();
         difference(&settings(&[("a", "'1'"), ("b.c", "'2'")]), &settings(&[("a", "'3'")]), &mut sql);
         assert_eq!(sql, "RESET \"b\".\"c\";SET \"a\" TO '3';");
+    }
+
+    #[test]
+    fn there_is_an_end_to_what_is_set() {
+        let change = |name: &str, value: Option<String>| Change { name: name.into(), value };
+        let set = |name: &str, bytes: usize| change(name, Some("v".repeat(bytes)));
+        let (half, none) = (MOST_BYTES / 2, settings(&[]));
+        assert!(!would_exceed(&none, [set("x", half), set("y", half - 2)].iter()));
+        assert!(would_exceed(&none, [set("x", half), set("y", half)].iter()));
+        let half_full = settings(&[("x", &"v".repeat(half))]);
+        assert!(would_exceed(&half_full, [set("y", half)].iter()));
+        assert!(!would_exceed(&half_full, [set("x", half), set("x", half)].iter()), "one value stands for another");
+        assert!(!would_exceed(&half_full, [change("x", None), set("y", half)].iter()));
+        let full = settings(&[("x", &"v".repeat(2 * MOST_BYTES))]);
+        assert!(!would_exceed(&full, [change("y", None)].iter()), "it helps");
+        assert!(would_exceed(&none, std::iter::repeat_n(&set("x", half), 9)), "kept until the transaction ends");
     }
 
     #[test]

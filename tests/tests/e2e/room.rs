@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::BytesMut;
-use pgward_tests::WireClient;
+use pgward_tests::{WireClient, answers, sqlstate};
 use pgward_wire::{frame, frontend};
 
 use crate::shared;
@@ -97,4 +97,48 @@ async fn an_error_in_a_long_segment_ends_it() {
     client.send(&segment).await;
     let tags: String = client.until_ready().await.iter().map(|frame| char::from(frame.tag)).collect();
     assert_eq!(tags, "1111111111EZ");
+}
+
+/// A value of so many bytes.
+fn value(bytes: usize) -> String {
+    format!("'{}'", "v".repeat(bytes))
+}
+
+#[tokio::test]
+async fn settings_are_kept_up_to_a_limit() {
+    let client = shared().await.app().await;
+    let set = async |sql: String| client.simple_query(&sql).await.map(drop);
+    assert_eq!(sqlstate(set(format!("SET app.big = {}", value(70_000))).await), "54000");
+    set(format!("SET app.one = {}", value(40_000))).await.unwrap();
+    assert_eq!(sqlstate(set(format!("SET app.two = {}", value(40_000))).await), "54000");
+    assert_eq!(sqlstate(set(format!("SELECT set_config('app.two', {}, false)", value(40_000))).await), "54000");
+    assert_eq!(answers(&client, "SELECT length(current_setting('app.one'))").await, "40000");
+    // One value for another, and one that is gone, make room.
+    set(format!("SET app.one = {}", value(41_000))).await.unwrap();
+    set("RESET app.one".to_owned()).await.unwrap();
+    set(format!("SET app.two = {}", value(40_000))).await.unwrap();
+    assert_eq!(answers(&client, "SELECT length(current_setting('app.two'))").await, "40000");
+}
+
+#[tokio::test]
+async fn what_a_transaction_changes_is_kept_up_to_a_limit() {
+    let client = shared().await.app().await;
+    for (begin, sql, most) in [
+        ("BEGIN", format!("SET LOCAL app.here = {}", value(30_000)), 2),
+        ("BEGIN", format!("SET app.here = {}", value(30_000)), 2),
+        ("BEGIN", format!("SAVEPOINT s /* {} */", value(20_000)), 3),
+        ("BEGIN; SELECT 1", format!("SET app.here = {}", value(40_000)), 6),
+    ] {
+        client.simple_query(begin).await.unwrap();
+        for _ in 0..most {
+            client.simple_query(&sql).await.unwrap();
+        }
+        assert_eq!(sqlstate(client.simple_query(&sql).await), "54000", "{begin} {}", &sql[..20]);
+        assert_eq!(sqlstate(client.simple_query("SELECT 1").await), "25P02");
+        client.simple_query("ROLLBACK").await.unwrap();
+        assert_eq!(answers(&client, "SELECT coalesce(current_setting('app.here', true), '')").await, "");
+    }
+    let long = format!("BEGIN /* {} */", value(70_000));
+    assert_eq!(sqlstate(client.simple_query(&long).await), "54000");
+    assert_eq!(answers(&client, "SELECT 1").await, "1");
 }
