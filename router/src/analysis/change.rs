@@ -130,6 +130,9 @@ impl<'t> Walk<'t> {
                     _ => None,
                 })
             };
+            if when.command_type == CmdType::CMD_INSERT {
+                self.subscripts(when.target_list(), at);
+            }
             match (when.command_type, &table) {
                 (CmdType::CMD_INSERT, Some(table)) if table.kind == TableKind::Patient => {
                     if let Some(positions) = self.positions(table, when.target_list()) {

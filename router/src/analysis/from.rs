@@ -60,6 +60,7 @@ impl<'t> Walk<'t> {
         if relation.schemaname().is_none()
             && let Some(derived) = self.cte(relation.relname().unwrap_or_default(), env)
         {
+            self.saw(relation);
             let derived = alias.map_or(derived.clone(), |alias| renamed(derived, alias.colnames()));
             self.scopes.push(scope, name, None, What::Derived(derived));
             return;

@@ -61,6 +61,7 @@ pub(super) fn qualified(names: &NodeList) -> Option<(Option<&str>, &str)> {
 impl<'t> Walk<'t> {
     /// A call of a function.
     pub(super) fn call(&mut self, call: &'t FuncCall) {
+        self.saw(call);
         let Some((schema, name)) = qualified(call.funcname()) else {
             self.writes = true;
             return;

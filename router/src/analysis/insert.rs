@@ -34,6 +34,8 @@ impl<'t> Walk<'t> {
         let env = self.with(insert.with_clause(), parent, env, depth);
         let Some(relation) = insert.relation() else { return open() };
         let table = self.table(relation, true);
+        let nowhere = self.nowhere_in(parent, env, depth);
+        self.subscripts(insert.cols(), nowhere);
         let positions = match &table {
             Some(table) if table.kind == TableKind::Patient => self.positions(table, insert.cols()),
             _ => None,
@@ -95,9 +97,9 @@ impl<'t> Walk<'t> {
         positions: Option<&Positions>,
         mention: &mut Mention,
     ) {
+        self.saw(rows);
         let env = self.with(rows.with_clause(), parent, env, depth);
-        let scope = self.scopes.open(parent);
-        let at = At { view: self.scopes.view(scope), env, depth };
+        let at = self.nowhere_in(parent, env, depth);
         self.expressions(rows.values_lists(), at);
         self.expressions(rows.sort_clause().iter().map(Node::SortBy), at);
         self.expressions([rows.limit_offset(), rows.limit_count()], at);
@@ -184,6 +186,16 @@ impl<'t> Walk<'t> {
             return None;
         };
         Some(Positions { key: at, region: table.region.as_deref().and_then(position) })
+    }
+
+    /// The subscripts of the columns that rows are inserted into: `column[…]`.
+    pub(super) fn subscripts(&mut self, columns: &'t NodeList, at: At) {
+        for column in columns {
+            match column {
+                Node::ResTarget(target) => self.expressions(target.indirection(), at),
+                other => self.expression(other, at),
+            }
+        }
     }
 
     fn on_conflict(&mut self, conflict: &'t OnConflictClause, table: Option<&TableInfo>, at: At) {

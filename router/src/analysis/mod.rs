@@ -5,6 +5,7 @@
 //! their literals alone.
 
 mod change;
+mod children;
 mod conditions;
 mod constants;
 mod copy;
@@ -68,6 +69,10 @@ fn statement(tables: &Tables, sql: &[u8], literals: &[Literal], raw: &RawStmt) -
         }
         node => walk.utility(node),
     };
+    // What changes tables holds more than queries, and is judged by what it is.
+    if walk.refusal.is_none() && !walk.defines {
+        walk.nothing_unseen(raw.stmt());
+    }
     let action = match action {
         Action::Run | Action::CopyTo | Action::Declare { hold: false, .. } if walk.pins => Action::Pins,
         action => action,

@@ -19,11 +19,26 @@ impl<'t> Walk<'t> {
             return open();
         }
         match node {
-            Node::SelectStmt(select) => self.select(select, parent, env, depth),
-            Node::InsertStmt(insert) => self.insert(insert, parent, env, depth),
-            Node::UpdateStmt(update) => self.update(update, parent, env, depth),
-            Node::DeleteStmt(delete) => self.delete(delete, parent, env, depth),
-            Node::MergeStmt(merge) => self.merge(merge, parent, env, depth),
+            Node::SelectStmt(select) => {
+                self.saw(select);
+                self.select(select, parent, env, depth)
+            }
+            Node::InsertStmt(insert) => {
+                self.saw(insert);
+                self.insert(insert, parent, env, depth)
+            }
+            Node::UpdateStmt(update) => {
+                self.saw(update);
+                self.update(update, parent, env, depth)
+            }
+            Node::DeleteStmt(delete) => {
+                self.saw(delete);
+                self.delete(delete, parent, env, depth)
+            }
+            Node::MergeStmt(merge) => {
+                self.saw(merge);
+                self.merge(merge, parent, env, depth)
+            }
             _ => {
                 self.refuse(Refusal::new(RefusalKind::Unsupported, "this kind of query is not known"));
                 open()
@@ -81,8 +96,9 @@ impl<'t> Walk<'t> {
                 arms.push(self.query(Node::SelectStmt(node), parent, env, depth + 1));
                 continue;
             }
-            let scope = self.scopes.open(parent);
-            self.tail(node, At { view: self.scopes.view(scope), env, depth });
+            self.saw(node);
+            let at = self.nowhere_in(parent, env, depth);
+            self.tail(node, at);
             stack.extend(node.rarg());
             stack.extend(node.larg());
         }

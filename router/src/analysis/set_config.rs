@@ -18,14 +18,14 @@ impl<'t> Walk<'t> {
     /// Takes an entry of a select list that [`runs_once`] if it is a set_config for the session that can be followed.
     /// Any other call is left to [`set_config_call`](Self::set_config_call).
     pub(super) fn takes_setting(&mut self, entry: Node<'t>) -> bool {
-        let setting = match entry {
-            Node::FuncCall(call) if is_called(call, "set_config") && argument_is(call, false) => {
-                self.session_setting(call)
-            }
-            _ => None,
-        };
-        self.sets.extend(setting);
-        setting.is_some()
+        let Node::FuncCall(call) = entry else { return false };
+        if !is_called(call, "set_config") || !argument_is(call, false) {
+            return false;
+        }
+        let Some(setting) = self.session_setting(call) else { return false };
+        self.saw(call);
+        self.sets.push(setting);
+        true
     }
 
     fn session_setting(&self, call: &'t FuncCall) -> Option<SetConfig> {

@@ -195,6 +195,38 @@ fn corpus_is_analysed_as_written() {
     assert!(wrong.is_empty(), "\n{wrong}");
 }
 
+/// Wherever an expression may stand: what is forbidden there is found there.
+#[test]
+fn every_expression_is_looked_at() {
+    let analyser = analyser(KeyType::Bigint);
+    let with = |form: &str, put: &str| {
+        let sql = form.replace('?', put);
+        outcome(&analyser, &sql, &crate::NoParams).pop().unwrap_or_default()
+    };
+    for form in super::children::tests::QUERIES {
+        let unsaid = if form.starts_with("PREPARE") { "refused 0A000" } else { "refused PW001" };
+        assert_eq!(with(form, "(SELECT count(*) FROM patients)"), unsaid, "{form}");
+        assert_eq!(with(form, "query_to_xml('SELECT 1', true, true, '')"), "refused PW008", "{form}");
+        assert_eq!(with(form, "set_config('role', 'x', true)"), "refused 0A000", "{form}");
+        assert!(!with(form, "abs(1)").contains("refused"), "{form}");
+    }
+}
+
+/// What the analysis passes over altogether is found by the look at the whole tree behind it.
+#[test]
+fn what_nobody_looked_at_is_refused() {
+    let analyser = analyser(KeyType::Bigint);
+    for form in super::children::tests::QUERIES {
+        let sql = form.replace('?', "f(1)");
+        let tree = pg_raw_parse::parse(&sql).unwrap();
+        for raw in tree.iter() {
+            let mut walk = super::walk::Walk::new(&analyser.tables, sql.as_bytes(), &[]);
+            walk.nothing_unseen(raw.stmt());
+            assert!(walk.refusal.is_some(), "{sql}");
+        }
+    }
+}
+
 /// What a text is has nothing to do with the values in it.
 #[test]
 fn shapes_do_not_depend_on_values() {

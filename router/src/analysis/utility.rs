@@ -59,6 +59,7 @@ impl<'t> Walk<'t> {
             Node::CopyStmt(copy) => self.copy(copy),
             other => {
                 self.writes = true;
+                self.defines = true;
                 self.definition(other);
                 Action::Run
             }
@@ -237,7 +238,10 @@ impl<'t> Walk<'t> {
     /// A table that the statement changes as a whole.
     fn changed(&mut self, relation: Option<&'t RangeVar>) {
         match relation {
-            Some(relation) => self.changed_name(relation.schemaname(), relation.relname().unwrap_or_default()),
+            Some(relation) => {
+                self.saw(relation);
+                self.changed_name(relation.schemaname(), relation.relname().unwrap_or_default());
+            }
             None => self.unplaceable(),
         }
     }
@@ -267,6 +271,7 @@ impl<'t> Walk<'t> {
     /// A table that a query makes; a temporary one stays in the server with the session.
     pub(super) fn create(&mut self, relation: &'t RangeVar) {
         if relation.relpersistence as u8 == TEMPORARY || relation.schemaname() == Some("pg_temp") {
+            self.saw(relation);
             self.pins = true;
             self.writes = true;
         } else {

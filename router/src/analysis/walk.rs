@@ -3,16 +3,16 @@
 //! Expressions are walked with a stack of our own, since their depth is the client's choice. Queries within queries are
 //! followed by recursion, to a fixed depth; what is nested deeper is refused.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::Arc;
 
 use pg_raw_parse::Node;
 use pg_raw_parse::nodes::RangeVar;
-use pg_raw_parse::walk::{Recurse, walk_manual};
 use pgward_config::TableKind;
 use smallvec::SmallVec;
 
+use super::children::children;
 use super::constants::Constants;
 use super::graph::{Graph, Sources, Var};
 use super::scope::{Derived, Scopes, View};
@@ -70,6 +70,10 @@ pub(super) struct Walk<'t> {
     pub(super) pins: bool,
     /// Takes an advisory lock until the transaction's end.
     pub(super) locks: bool,
+    /// It changes more than rows.
+    pub(super) defines: bool,
+    /// Addresses of the tables, calls and queries that were looked at.
+    seen: HashSet<usize, foldhash::quality::RandomState>,
     pub(super) refusal: Option<Refusal>,
 }
 
@@ -89,6 +93,8 @@ impl<'t> Walk<'t> {
             writes: false,
             pins: false,
             locks: false,
+            defines: false,
+            seen: HashSet::default(),
             refusal: None,
         }
     }
@@ -113,7 +119,12 @@ impl<'t> Walk<'t> {
 
     /// An empty scope, for expressions that see no FROM list of their own.
     pub(super) fn nowhere(&mut self, env: Env, depth: u32) -> At {
-        let scope = self.scopes.open(None);
+        self.nowhere_in(None, env, depth)
+    }
+
+    /// The same inside of another query.
+    pub(super) fn nowhere_in(&mut self, parent: Option<View>, env: Env, depth: u32) -> At {
+        let scope = self.scopes.open(parent);
         At { view: self.scopes.view(scope), env, depth }
     }
 
@@ -122,7 +133,6 @@ impl<'t> Walk<'t> {
         let mut stack = vec![root];
         while let Some(node) = stack.pop() {
             match node {
-                Node::None => continue,
                 Node::SelectStmt(_)
                 | Node::InsertStmt(_)
                 | Node::UpdateStmt(_)
@@ -132,6 +142,7 @@ impl<'t> Walk<'t> {
                     continue;
                 }
                 Node::SubLink(link) => {
+                    self.saw(link);
                     let derived = self.query(link.subselect(), Some(at.view), at.env, at.depth + 1);
                     self.sublinks.insert(std::ptr::from_ref(link) as usize, derived);
                     self.operator(link.oper_name());
@@ -149,10 +160,36 @@ impl<'t> Walk<'t> {
                 Node::TypeName(name) => self.type_name(name),
                 _ => {}
             }
-            walk_manual::<()>(node, |child| {
-                stack.push(child);
-                Recurse::no()
-            });
+            if !children(node, &mut stack) {
+                self.refuse(unknown_part());
+            }
+        }
+    }
+
+    /// Notes that a table, a call or a query was looked at.
+    pub(super) fn saw<T>(&mut self, node: &'t T) {
+        self.seen.insert(std::ptr::from_ref(node) as usize);
+    }
+
+    fn is_seen(&self, node: Node<'t>) -> bool {
+        address(node).is_none_or(|address| self.seen.contains(&address))
+    }
+
+    /// Refuses a statement in which this analysis passed over a table, a call or a query; whatever its tree holds, none
+    /// of them goes to a server unseen. Types and operators are judged here wherever they stand.
+    pub(super) fn nothing_unseen(&mut self, root: Node<'t>) {
+        let mut stack = vec![root];
+        while let Some(node) = stack.pop() {
+            match node {
+                // It names items of the FROM list.
+                Node::LockingClause(_) => continue,
+                Node::A_Expr(expression) => self.operator(expression.name()),
+                Node::TypeName(name) => self.type_name(name),
+                _ => {}
+            }
+            if !self.is_seen(node) || !children(node, &mut stack) {
+                return self.refuse(unknown_part());
+            }
         }
     }
 
@@ -175,6 +212,7 @@ impl<'t> Walk<'t> {
     /// The table that a RangeVar names, noted as used. `None` for tables that are of no interest (the catalog, what is
     /// undeclared but local, the session's temporary tables) and where the statement is refused.
     pub(super) fn table(&mut self, relation: &'t RangeVar, written: bool) -> Option<Arc<TableInfo>> {
+        self.saw(relation);
         self.named(relation.schemaname(), relation.relname().unwrap_or_default(), written)
     }
 
@@ -266,6 +304,28 @@ impl<'t> Walk<'t> {
         }
         KeySources { sources, set_config: std::mem::take(&mut self.set_config), guarded: false }
     }
+}
+
+/// The address of a node that must be looked at.
+fn address(node: Node<'_>) -> Option<usize> {
+    fn of<T>(node: &T) -> Option<usize> {
+        Some(std::ptr::from_ref(node) as usize)
+    }
+    match node {
+        Node::RangeVar(node) => of(node),
+        Node::FuncCall(node) => of(node),
+        Node::SubLink(node) => of(node),
+        Node::SelectStmt(node) => of(node),
+        Node::InsertStmt(node) => of(node),
+        Node::UpdateStmt(node) => of(node),
+        Node::DeleteStmt(node) => of(node),
+        Node::MergeStmt(node) => of(node),
+        _ => None,
+    }
+}
+
+fn unknown_part() -> Refusal {
+    Refusal::new(RefusalKind::Unsupported, "the statement has a part that cannot be analysed")
 }
 
 /// A name as SQL has it.
