@@ -81,6 +81,12 @@ impl Catalog {
         }
     }
 
+    /// Whether there is a function of this name, whatever it does.
+    pub(crate) fn knows_function(&self, schema: Option<&str>, name: &str) -> bool {
+        let own = schema != Some("pg_catalog") && self.functions.contains_key(name);
+        own || schema.is_none_or(|schema| schema == "pg_catalog") && BUILTIN.functions.contains_key(name)
+    }
+
     /// Whether PostgreSQL has an operator of this name; those only read.
     pub(crate) fn operator_reads(&self, schema: Option<&str>, name: &str) -> bool {
         schema.is_none_or(|schema| schema == "pg_catalog")

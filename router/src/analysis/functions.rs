@@ -68,6 +68,9 @@ impl<'t> Walk<'t> {
         };
         self.writes |= !self.tables.catalog.function_reads(schema, name);
         self.locks |= TRANSACTION_LOCKS.contains(&name);
+        if self.stored {
+            self.stored_call(schema, name);
+        }
         if SESSION_LOCKS.contains(&name) {
             self.pins = true;
         } else if RUN_SQL.contains(&name) {
@@ -77,6 +80,22 @@ impl<'t> Walk<'t> {
             );
         } else if name == "set_config" {
             self.set_config_call(call);
+        }
+    }
+
+    /// A call that a definition keeps for later: nobody sees it then.
+    pub(super) fn stored_call(&mut self, schema: Option<&str>, name: &str) {
+        if SESSION_LOCKS.contains(&name) || TRANSACTION_LOCKS.contains(&name) || name == "set_config" {
+            self.refuse(
+                Refusal::new(RefusalKind::Unplaceable, format!("{name} would run in statements that do not show it"))
+                    .hint("Call it in a statement of its own."),
+            );
+        } else if !self.tables.undeclared_are_local() && !self.tables.catalog.knows_function(schema, name) {
+            let message =
+                format!("the function {name}, which is not known, would run in statements that do not show it");
+            self.refuse(Refusal::new(RefusalKind::Unplaceable, message).hint(
+                "Make the function on each shard first and reload the proxy, or declare it under [[functions]].",
+            ));
         }
     }
 

@@ -69,8 +69,7 @@ fn statement(tables: &Tables, sql: &[u8], literals: &[Literal], raw: &RawStmt) -
         }
         node => walk.utility(node),
     };
-    // What changes tables holds more than queries, and is judged by what it is.
-    if walk.refusal.is_none() && !walk.defines {
+    if walk.refusal.is_none() {
         walk.nothing_unseen(raw.stmt());
     }
     let action = match action {

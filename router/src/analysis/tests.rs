@@ -212,6 +212,39 @@ fn every_expression_is_looked_at() {
     }
 }
 
+/// The same for what servers keep: it runs in statements that do not show it.
+#[test]
+fn definitions_keep_nothing_that_hides_patients() {
+    use super::children::tests::{DEFINITIONS, LOCAL_DEFINITIONS};
+    let mut local = config(KeyType::Bigint);
+    local.sharding.undeclared_tables = pgward_config::Undeclared::Local;
+    let local = Analyser::new(&local, &Catalog::builtin());
+    let strict = analyser(KeyType::Bigint);
+    let with = |analyser: &Analyser, form: &str, put: &str| {
+        let sql = form.replace('?', put);
+        outcome(analyser, &sql, &crate::NoParams).pop().unwrap_or_default()
+    };
+    for (form, analyser) in DEFINITIONS
+        .iter()
+        .flat_map(|form| [(form, &strict), (form, &local)])
+        .chain(LOCAL_DEFINITIONS.iter().map(|form| (form, &local)))
+    {
+        for forbidden in [
+            "query_to_xml('SELECT 1', true, true, '')",
+            "(SELECT name FROM patients WHERE id = 42)",
+            "pg_advisory_lock(1)",
+            "pg_advisory_xact_lock(1)",
+            "set_config('role', 'x', true)",
+        ] {
+            assert_eq!(with(analyser, form, forbidden), "refused PW008", "{form} with {forbidden}");
+        }
+        assert!(!with(analyser, form, "(SELECT line FROM app_log)").contains("refused"), "{form}");
+        assert!(!with(analyser, form, "app_writes(now())").contains("refused"), "{form}");
+        let unknown = with(analyser, form, "unknown(1)").contains("refused");
+        assert_eq!(unknown, !analyser.tables.undeclared_are_local(), "{form}");
+    }
+}
+
 /// What the analysis passes over altogether is found by the look at the whole tree behind it.
 #[test]
 fn what_nobody_looked_at_is_refused() {
@@ -411,7 +444,8 @@ fn regression_tests_are_answered() {
             let Ok(analysed) = analyser.analyse(sql.as_bytes()) else { continue };
             for statement in &analysed.shape.statements {
                 let lost = statement.refusal.as_ref().is_some_and(|r| r.message.contains("cannot be analysed"));
-                assert!(!lost, "{sql}");
+                // Of anything but tables the bindings cannot read it, and no server takes it.
+                assert!(!lost || sql.contains("CREATE STATISTICS"), "{sql}");
             }
         }
     }

@@ -6,8 +6,8 @@
 use pg_raw_parse::Node;
 use pg_raw_parse::list::NodeList;
 use pg_raw_parse::nodes::{
-    AlterTableStmt, CreateStmt, DeclareCursorStmt, DiscardMode, DropStmt, ExplainStmt, GrantTargetType, ObjectType,
-    PrepareStmt, RangeVar, ViewStmt,
+    AlterTableStmt, CreateStmt, CreateTrigStmt, DeclareCursorStmt, DiscardMode, DropStmt, ExplainStmt, GrantTargetType,
+    ObjectType, PrepareStmt, RangeVar, ViewStmt,
 };
 use pgward_config::TableKind;
 
@@ -59,8 +59,7 @@ impl<'t> Walk<'t> {
             Node::CopyStmt(copy) => self.copy(copy),
             other => {
                 self.writes = true;
-                self.defines = true;
-                self.definition(other);
+                self.define(other);
                 Action::Run
             }
         }
@@ -116,6 +115,32 @@ impl<'t> Walk<'t> {
         }
     }
 
+    /// What a server keeps of a definition (defaults, checks, policies, views …) runs later, in statements that do not
+    /// show it: it may read no patient and call nothing that is not known.
+    fn define(&mut self, node: Node<'t>) {
+        let runs_now = matches!(node, Node::CreateTableAsStmt(create) if create.objtype != ObjectType::OBJECT_MATVIEW);
+        self.stored = !runs_now;
+        self.definition(node);
+        if self.refusal.is_some() || matches!(node, Node::CreateFunctionStmt(_)) {
+            return;
+        }
+        let at = self.nowhere(None, 0);
+        self.expression(node, at);
+        if self.stored {
+            self.keeps_no_patient();
+        }
+    }
+
+    fn keeps_no_patient(&mut self) {
+        if let Some(table) = self.uses.iter().find(|table| table.kind == TableKind::Patient) {
+            let message = format!("what the statement defines would read {} whenever it is used", table.name);
+            self.refuse(
+                Refusal::new(RefusalKind::Unplaceable, message)
+                    .hint("Keep patient tables out of definitions, or run it on each shard directly."),
+            );
+        }
+    }
+
     /// CREATE, ALTER, DROP and other statements that change more than rows.
     fn definition(&mut self, node: Node<'t>) {
         match node {
@@ -154,7 +179,7 @@ impl<'t> Walk<'t> {
             Node::ReindexStmt(reindex) if reindex.relation().is_some() => self.changed(reindex.relation()),
             Node::ClusterStmt(cluster) if cluster.relation().is_some() => self.changed(cluster.relation()),
             Node::RefreshMatViewStmt(refresh) => self.changed(refresh.relation()),
-            Node::CreateTrigStmt(create) => self.changed(create.relation()),
+            Node::CreateTrigStmt(create) => self.create_trigger(create),
             Node::CreatePolicyStmt(create) => self.changed(create.table()),
             Node::AlterPolicyStmt(alter) => self.changed(alter.table()),
             Node::GrantStmt(grant)
@@ -236,7 +261,7 @@ impl<'t> Walk<'t> {
     }
 
     /// A table that the statement changes as a whole.
-    fn changed(&mut self, relation: Option<&'t RangeVar>) {
+    pub(super) fn changed(&mut self, relation: Option<&'t RangeVar>) {
         match relation {
             Some(relation) => {
                 self.saw(relation);
@@ -292,13 +317,18 @@ impl<'t> Walk<'t> {
         self.changed_all(create.inh_relations());
     }
 
-    /// A view is a table to those who read it: one over patient tables would hide whose rows they are.
     fn create_view(&mut self, view: &'t ViewStmt) {
         self.query(view.query(), None, None, 1);
-        if self.uses.iter().any(|table| table.kind == TableKind::Patient) {
-            self.unplaceable();
-        }
+        self.keeps_no_patient();
         self.create_optional(view.view());
+    }
+
+    fn create_trigger(&mut self, create: &'t CreateTrigStmt) {
+        self.changed(create.relation());
+        match qualified(create.funcname()) {
+            Some((schema, name)) => self.stored_call(schema, name),
+            None => self.unplaceable(),
+        }
     }
 
     fn alter_table(&mut self, alter: &'t AlterTableStmt) {

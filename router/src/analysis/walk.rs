@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use pg_raw_parse::Node;
-use pg_raw_parse::nodes::RangeVar;
+use pg_raw_parse::nodes::{Constraint, RangeVar};
 use pgward_config::TableKind;
 use smallvec::SmallVec;
 
@@ -70,8 +70,8 @@ pub(super) struct Walk<'t> {
     pub(super) pins: bool,
     /// Takes an advisory lock until the transaction's end.
     pub(super) locks: bool,
-    /// It changes more than rows.
-    pub(super) defines: bool,
+    /// What is walked is kept by the server and runs later, in statements that do not show it.
+    pub(super) stored: bool,
     /// Addresses of the tables, calls and queries that were looked at.
     seen: HashSet<usize, foldhash::quality::RandomState>,
     pub(super) refusal: Option<Refusal>,
@@ -93,7 +93,7 @@ impl<'t> Walk<'t> {
             writes: false,
             pins: false,
             locks: false,
-            defines: false,
+            stored: false,
             seen: HashSet::default(),
             refusal: None,
         }
@@ -128,7 +128,7 @@ impl<'t> Walk<'t> {
         At { view: self.scopes.view(scope), env, depth }
     }
 
-    /// Walks an expression: its functions, operators and types, and the queries inside it.
+    /// Walks an expression or a definition: its functions, operators and types, and the queries inside it.
     pub(super) fn expression(&mut self, root: Node<'t>, at: At) {
         let mut stack = vec![root];
         while let Some(node) = stack.pop() {
@@ -138,7 +138,9 @@ impl<'t> Walk<'t> {
                 | Node::UpdateStmt(_)
                 | Node::DeleteStmt(_)
                 | Node::MergeStmt(_) => {
-                    self.query(node, Some(at.view), at.env, at.depth + 1);
+                    if !self.is_seen(node) {
+                        self.query(node, Some(at.view), at.env, at.depth + 1);
+                    }
                     continue;
                 }
                 Node::SubLink(link) => {
@@ -149,11 +151,21 @@ impl<'t> Walk<'t> {
                     stack.push(link.testexpr());
                     continue;
                 }
-                Node::RangeVar(_) => {
-                    // Tables stand in FROM lists, which are not walked here.
-                    self.refuse(Refusal::new(RefusalKind::Unsupported, "a table stands where none is expected"));
+                // Tables stand in FROM lists, which are not walked here. One that a definition names is changed by it.
+                Node::RangeVar(relation) => {
+                    if self.stored && !self.is_seen(node) {
+                        self.changed(Some(relation));
+                    } else if !self.is_seen(node) {
+                        self.refuse(Refusal::new(RefusalKind::Unsupported, "a table stands where none is expected"));
+                    }
                     continue;
                 }
+                // No row is read of a table that is only a pattern.
+                Node::TableLikeClause(like) => {
+                    like.relation().into_iter().for_each(|relation| self.saw(relation));
+                    continue;
+                }
+                Node::Constraint(constraint) => self.constraint(constraint),
                 Node::FuncCall(call) => self.call(call),
                 Node::A_Expr(expression) => self.operator(expression.name()),
                 Node::SortBy(sort) => self.operator(sort.use_op()),
@@ -181,8 +193,8 @@ impl<'t> Walk<'t> {
         let mut stack = vec![root];
         while let Some(node) = stack.pop() {
             match node {
-                // It names items of the FROM list.
-                Node::LockingClause(_) => continue,
+                // Names of the FROM list; a body, which is either refused or taken as it is.
+                Node::LockingClause(_) | Node::CreateFunctionStmt(_) => continue,
                 Node::A_Expr(expression) => self.operator(expression.name()),
                 Node::TypeName(name) => self.type_name(name),
                 _ => {}
@@ -190,6 +202,13 @@ impl<'t> Walk<'t> {
             if !self.is_seen(node) || !children(node, &mut stack) {
                 return self.refuse(unknown_part());
             }
+        }
+    }
+
+    /// A foreign key tells whether a row is there.
+    fn constraint(&mut self, constraint: &'t Constraint) {
+        if let Some(relation) = constraint.pktable() {
+            self.table(relation, false);
         }
     }
 
