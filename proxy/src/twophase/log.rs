@@ -4,7 +4,7 @@
 //! have prepared it; `done` says that all of them have committed it. What stands there without its `done` is to be
 //! committed wherever it is found prepared; what does not stand there was never decided, and is rolled back. It is a
 //! file of its own since the audit log may be rotated and carried away, and since most lines are of no use a moment
-//! later: it is emptied when nothing in it is open.
+//! later: when it has grown, a new one with what is open takes its place.
 //!
 //! The name that the file has been given by chance stands in every transaction's identifier, so that a proxy decides
 //! about no transaction whose decision stands in another file.
@@ -20,8 +20,8 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
-/// A file that is longer than this is emptied as soon as nothing in it is open.
-const EMPTY_AT: u64 = 64 * 1024;
+/// A file that has grown by so much is written anew.
+const RENEW_AFTER: u64 = 256 * 1024;
 
 /// What is open: the shards that are not known to have committed, by transaction.
 pub(super) type Open = BTreeMap<String, Vec<String>>;
@@ -30,15 +30,17 @@ pub(super) type Open = BTreeMap<String, Vec<String>>;
 #[derive(Debug)]
 pub(super) struct CommitLog {
     path: PathBuf,
-    file: File,
     name: String,
-    head: u64,
     state: Mutex<State>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
+    file: File,
     end: u64,
+    renew_at: u64,
+    /// Which file bears the name is not on disk yet.
+    unnamed: bool,
     open: Open,
     /// Whether these are on disk is not known, and not before a restart reads the file.
     doubtful: HashSet<String>,
@@ -69,34 +71,23 @@ impl CommitLog {
     /// off: its decision was never acted upon.
     pub(super) fn open(path: &Path, name: &str) -> anyhow::Result<Self> {
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => bail!("another process has it open (is a PgWard running?)"),
-            Err(TryLockError::Error(error)) => return Err(error.into()),
-        }
+        lock(&file)?;
         let mut bytes = Vec::new();
         (&file).read_to_end(&mut bytes)?;
-        let mut read = read(&bytes)?;
-        let mut log = Self {
-            path: path.to_owned(),
-            file,
-            name: read.name.take().unwrap_or_else(|| name.to_owned()),
-            head: 0,
-            state: Mutex::default(),
-        };
-        let head = encode(&Line::Log(log.name.clone()))?;
-        log.head = head.len() as u64;
-        if read.end == 0 {
-            log.file.write_all_at(&head, 0)?;
-            read.end = log.head;
+        let read = read(&bytes)?;
+        let name = read.name.unwrap_or_else(|| name.to_owned());
+        let mut end = read.end;
+        if end == 0 {
+            let head = encode(&Line::Log(name.clone()))?;
+            file.write_all_at(&head, 0)?;
+            end = head.len() as u64;
         }
-        log.file.set_len(read.end)?;
-        log.file.sync_all()?;
-        // The name of a new file is durable only when its folder is.
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        File::open(folder).and_then(|folder| folder.sync_all()).context("its folder cannot be synced")?;
-        *log.state.lock() = State { end: read.end, open: read.open, doubtful: HashSet::new() };
-        Ok(log)
+        file.set_len(end)?;
+        file.sync_all()?;
+        sync_name(path).context("its folder cannot be synced")?;
+        let doubtful = HashSet::new();
+        let state = State { file, end, renew_at: end + RENEW_AFTER, unnamed: false, open: read.open, doubtful };
+        Ok(Self { path: path.to_owned(), name, state: Mutex::new(state) })
     }
 
     /// The name that stands in the identifiers of its transactions.
@@ -106,20 +97,20 @@ impl CommitLog {
 
     /// Decides that a transaction which all these shards have prepared is committed. Blocks until that is on disk.
     pub(super) fn decide(&self, gid: &str, shards: &[String]) -> Decided {
-        let mut state = self.state.lock();
-        let line = match encode(&Line::Commit(gid.to_owned(), shards.to_vec())) {
+        let state = &mut *self.state.lock();
+        let ready = self.name_file(state).and_then(|()| encode(&Line::Commit(gid.to_owned(), shards.to_vec())));
+        let line = match ready {
             Ok(line) => line,
             Err(error) => return Decided::Not(error),
         };
-        let end = state.end;
-        let written = self.file.write_all_at(&line, end).and_then(|()| self.file.sync_data());
+        let written = state.file.write_all_at(&line, state.end).and_then(|()| state.file.sync_data());
         let Err(error) = written else {
-            state.end = end + line.len() as u64;
+            state.end += line.len() as u64;
             state.open.insert(gid.to_owned(), shards.to_vec());
             return Decided::Commit;
         };
         // It may be there in part, or whole: only when it is certainly gone it is not decided.
-        match self.file.set_len(end).and_then(|()| self.file.sync_all()) {
+        match state.file.set_len(state.end).and_then(|()| state.file.sync_all()) {
             Ok(()) => Decided::Not(error),
             Err(_) => {
                 state.doubtful.insert(gid.to_owned());
@@ -130,28 +121,55 @@ impl CommitLog {
 
     /// These shards have committed it. Not synced: what is lost of it is found out again.
     pub(super) fn committed(&self, gid: &str, on: &[String]) {
-        let mut state = self.state.lock();
+        let state = &mut *self.state.lock();
         let Some(shards) = state.open.get_mut(gid) else { return };
         shards.retain(|shard| !on.contains(shard));
         if !shards.is_empty() {
             return;
         }
         state.open.remove(gid);
-        let (at, written) = match state.open.is_empty() && state.doubtful.is_empty() && state.end > EMPTY_AT {
-            true => (self.head, self.file.set_len(self.head)),
-            false => {
-                let line = encode(&Line::Done(gid.to_owned()));
-                let write = |line: Vec<u8>| self.file.write_all_at(&line, state.end).map(|()| line.len() as u64);
-                match line.and_then(write) {
-                    Ok(length) => (state.end + length, Ok(())),
-                    Err(error) => (state.end, Err(error)),
-                }
-            }
+        // What is in doubt stands in this very file, or does not.
+        let noted = match state.end >= state.renew_at && state.doubtful.is_empty() {
+            true => self.renew(state),
+            false => encode(&Line::Done(gid.to_owned())).and_then(|line| {
+                state.file.write_all_at(&line, state.end)?;
+                state.end += line.len() as u64;
+                Ok(())
+            }),
         };
-        state.end = at;
-        if let Err(error) = written {
+        if let Err(error) = noted {
             tracing::warn!(path = %self.path.display(), %error, "the end of a transaction could not be noted");
+            state.renew_at = state.end + RENEW_AFTER;
         }
+    }
+
+    /// Puts a file with what is open in the place of the one at hand.
+    fn renew(&self, state: &mut State) -> io::Result<()> {
+        let mut new = self.path.clone().into_os_string();
+        new.push(".new");
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+        lock(&file).map_err(io::Error::other)?;
+        let mut bytes = encode(&Line::Log(self.name.clone()))?;
+        for (gid, shards) in &state.open {
+            bytes.extend(encode(&Line::Commit(gid.clone(), shards.clone()))?);
+        }
+        file.write_all_at(&bytes, 0)?;
+        file.sync_all()?;
+        std::fs::rename(&new, &self.path)?;
+        state.file = file;
+        state.end = bytes.len() as u64;
+        state.renew_at = state.end + RENEW_AFTER;
+        state.unnamed = true;
+        self.name_file(state)
+    }
+
+    /// Nothing is decided in a file that may not bear the name after a loss of power.
+    fn name_file(&self, state: &mut State) -> io::Result<()> {
+        if state.unnamed {
+            sync_name(&self.path)?;
+            state.unnamed = false;
+        }
+        Ok(())
     }
 
     /// What is decided and not known to be committed everywhere.
@@ -177,6 +195,20 @@ pub(super) enum Verdict {
     RollBack,
     /// Whether it was decided is not known.
     Leave,
+}
+
+fn lock(file: &File) -> anyhow::Result<()> {
+    match file.try_lock() {
+        Ok(()) => Ok(()),
+        Err(TryLockError::WouldBlock) => bail!("another process has it open (is a PgWard running?)"),
+        Err(TryLockError::Error(error)) => Err(error.into()),
+    }
+}
+
+/// The name of a file is durable only when its folder is.
+fn sync_name(path: &Path) -> io::Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(folder)?.sync_all()
 }
 
 fn encode(line: &Line) -> io::Result<Vec<u8>> {

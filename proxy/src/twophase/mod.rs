@@ -27,8 +27,8 @@ pub(crate) use recovery::recover;
 const INSTANCE_MAX: usize = 100;
 
 /// How long a shard is looked at closely when something was left there, and how often then and otherwise.
-const CLOSELY: Duration = Duration::from_secs(120);
-const SOON: Duration = Duration::from_secs(3);
+const CLOSELY: Duration = Duration::from_secs(60);
+const SOON: Duration = Duration::from_secs(5);
 const REGULARLY: Duration = Duration::from_secs(30);
 
 /// What the sessions of a process share.
@@ -166,7 +166,7 @@ mod tests {
         let looks = |from: u64, upto: u64| {
             (from..upto).filter(|second| all.is_due("east", start + Duration::from_secs(*second))).count()
         };
-        assert_eq!((looks(0, 60), looks(60, 120), looks(120, 180)), (20, 20, 2));
+        assert_eq!((looks(0, 30), looks(30, 60), looks(60, 180)), (6, 6, 4));
         all.look_at("east", start + Duration::from_secs(190));
         assert_eq!((looks(180, 190), looks(190, 191)), (0, 1));
     }
