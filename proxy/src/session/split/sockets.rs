@@ -60,6 +60,12 @@ impl Session {
     fn take_event(&mut self, event: Event) {
         let Some(split) = &mut self.split else { return };
         let acts = match event {
+            // Rows that are sent to it now would be passed over.
+            Event::Said(leg, Said::Copied(_)) if split.course.takes_rows() => {
+                let node = split.legs[leg].node.id.as_str();
+                let fault = said(&server_gone(node, "it ended the COPY by itself", false));
+                split.course.lost(leg, fault)
+            }
             Event::Said(leg, Said::Copied(rows)) => {
                 split.course.copied(leg, rows);
                 return;
