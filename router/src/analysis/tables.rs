@@ -153,23 +153,47 @@ impl Tables {
                     Some(_) => refuse("client_encoding can only be UTF8".into(), "Convert the text in the client."),
                 }
             }
-            "search_path" if !self.undeclared_are_local() => {
-                let known = |schema: &str| {
-                    matches!(schema, "" | "public" | "pg_catalog" | "information_schema" | "pg_temp" | "$user")
-                        || self.schemas.contains(schema)
-                };
+            "search_path" => {
                 // '"$user", public' as one string is a list too.
-                let parts = values.iter().flat_map(|value| value.split(','));
-                match parts.map(|part| part.trim().trim_matches('"')).find(|part| !known(part)) {
-                    None => Ok(()),
-                    Some(schema) => refuse(
-                        format!("search_path names the schema \"{schema}\", of which no table is declared"),
-                        "Declare its tables under [[tables]], or name them with their schema.",
-                    ),
+                let parts: Vec<&str> = match values {
+                    [list] => list.split(',').map(|part| part.trim().trim_matches('"')).collect(),
+                    parts => parts.iter().map(String::as_str).collect(),
+                };
+                if values.len() == 1 && values.iter().any(|list| has_quoted_comma(list)) {
+                    return refuse(
+                        "search_path names a schema with a comma in its name".into(),
+                        "Name its tables with their schema.",
+                    );
                 }
+                self.guard_search_path(&parts)
             }
             _ => Ok(()),
         }
+    }
+
+    /// Bare names must stand for declared tables, and tables made by bare names must not be temporary without it being
+    /// seen: of the schemas that are there, the first is where they are made.
+    fn guard_search_path(&self, schemas: &[&str]) -> Result<(), Refusal> {
+        let mut is_there = false;
+        for schema in schemas {
+            let folded = schema.to_ascii_lowercase();
+            if is_temporary(&folded) && !is_there {
+                return Err(Refusal::new(
+                    RefusalKind::Unsupported,
+                    "search_path would make temporary tables of those that are created without a schema",
+                )
+                .hint("Put a schema of declared tables before pg_temp, and write CREATE TEMPORARY TABLE."));
+            }
+            let known = matches!(&*folded, "" | "public" | "pg_catalog" | "information_schema" | "pg_temp" | "$user")
+                || self.schemas.contains(*schema);
+            if !known && !self.undeclared_are_local() {
+                let message = format!("search_path names the schema \"{schema}\", of which no table is declared");
+                return Err(Refusal::new(RefusalKind::Unsupported, message)
+                    .hint("Declare its tables under [[tables]], or name them with their schema."));
+            }
+            is_there |= *schema == "pg_catalog" || self.schemas.contains(*schema);
+        }
+        Ok(())
     }
 
     /// The same for a setting that set_config changes for the session; what the proxy keeps is left to SET itself.
@@ -197,6 +221,16 @@ impl Tables {
         }
         Ok(())
     }
+}
+
+/// The schema of a session's temporary objects: what is in it stays in the server.
+pub(super) fn is_temporary(schema: &str) -> bool {
+    schema == "pg_temp" || schema.starts_with("pg_temp_")
+}
+
+/// A comma that ends no entry of a list.
+fn has_quoted_comma(list: &str) -> bool {
+    list.split(',').any(|part| part.matches('"').count() % 2 == 1)
 }
 
 fn kept() -> Refusal {

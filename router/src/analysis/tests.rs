@@ -245,6 +245,36 @@ fn definitions_keep_nothing_that_hides_patients() {
     }
 }
 
+/// Whatever may be made without being declared.
+#[test]
+fn temporary_objects_pin_where_undeclared_tables_are_local() {
+    let mut config = config(KeyType::Bigint);
+    config.sharding.undeclared_tables = pgward_config::Undeclared::Local;
+    let analyser = Analyser::new(&config, &Catalog::builtin());
+    let found = |sql: &str| outcome(&analyser, sql, &crate::NoParams).pop().unwrap_or_default();
+    for sql in [
+        "CREATE TABLE pg_temp.t (a int)",
+        "CREATE TABLE pg_temp_3.t (a int)",
+        "CREATE TEMP SEQUENCE s",
+        "SELECT 1 AS a INTO pg_temp.t",
+        "CREATE TABLE pg_temp.t AS SELECT 1",
+        "CREATE VIEW pg_temp.v AS SELECT 1",
+        "CREATE FUNCTION pg_temp.f() RETURNS int RETURN 1",
+        "CREATE AGGREGATE pg_temp.a (int) (sfunc = int4pl, stype = int)",
+        "CREATE TYPE pg_temp.t AS (a int)",
+        "CREATE TYPE pg_temp.t AS ENUM ('a')",
+        "CREATE TYPE pg_temp.t AS RANGE (subtype = int)",
+        "CREATE DOMAIN pg_temp.d AS int",
+    ] {
+        assert_eq!(found(sql), "pins", "{sql}");
+    }
+    assert_eq!(found("CREATE TYPE t AS (a int)"), "write");
+    for path in ["pg_temp", "mine, pg_temp", "pg_temp_3, public", "\"$user\", pg_temp"] {
+        assert_eq!(found(&format!("SET search_path = {path}")), "refused 0A000", "{path}");
+    }
+    assert_eq!(found("SET search_path = mine, public, pg_temp"), "set search_path=mine,public,pg_temp");
+}
+
 /// What the analysis passes over altogether is found by the look at the whole tree behind it.
 #[test]
 fn what_nobody_looked_at_is_refused() {

@@ -11,7 +11,9 @@ use pg_raw_parse::nodes::{
 };
 use pgward_config::TableKind;
 
+use super::children::children;
 use super::functions::qualified;
+use super::tables::is_temporary;
 use super::walk::Walk;
 use crate::refusal::{Refusal, RefusalKind};
 use crate::statement::Action;
@@ -121,6 +123,7 @@ impl<'t> Walk<'t> {
         let runs_now = matches!(node, Node::CreateTableAsStmt(create) if create.objtype != ObjectType::OBJECT_MATVIEW);
         self.stored = !runs_now;
         self.definition(node);
+        self.pins |= makes_temporary(node);
         if self.refusal.is_some() || matches!(node, Node::CreateFunctionStmt(_)) {
             return;
         }
@@ -295,7 +298,7 @@ impl<'t> Walk<'t> {
 
     /// A table that a query makes; a temporary one stays in the server with the session.
     pub(super) fn create(&mut self, relation: &'t RangeVar) {
-        if relation.relpersistence as u8 == TEMPORARY || relation.schemaname() == Some("pg_temp") {
+        if relation.relpersistence as u8 == TEMPORARY || relation.schemaname().is_some_and(is_temporary) {
             self.saw(relation);
             self.pins = true;
             self.writes = true;
@@ -377,4 +380,15 @@ impl<'t> Walk<'t> {
             _ => self.unplaceable_unless_local(),
         }
     }
+}
+
+/// Whether it makes a function, a type or the like in the schema of temporary objects: their names stand right below.
+fn makes_temporary(node: Node<'_>) -> bool {
+    let mut below = Vec::new();
+    children(node, &mut below);
+    below.iter().any(|child| match (node, child) {
+        (Node::CompositeTypeStmt(_), Node::RangeVar(name)) => name.schemaname().is_some_and(is_temporary),
+        (_, Node::String(word)) => word.sval().is_some_and(is_temporary),
+        _ => false,
+    })
 }
