@@ -76,6 +76,13 @@ fn statement(tables: &Tables, sql: &[u8], literals: &[Literal], raw: &RawStmt) -
         Action::Run | Action::CopyTo | Action::Declare { hold: false, .. } if walk.pins => Action::Pins,
         action => action,
     };
+    let stays = matches!(action, Action::Pins | Action::Prepare(_) | Action::Execute(_) | Action::Declare { .. });
+    if walk.pins && !stays {
+        walk.refuse(
+            Refusal::new(RefusalKind::Unsupported, "a lock of the session cannot be taken in this statement")
+                .hint("Take it by SELECT pg_advisory_lock(…), which keeps the session's server for it."),
+        );
+    }
     let mut keys = walk.keys();
     keys.guarded = matches!(action, Action::Set(_));
     let patient = walk.uses.iter().any(|table| table.kind == TableKind::Patient);
