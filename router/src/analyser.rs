@@ -174,6 +174,9 @@ impl Analyser {
             }
         }
         for source in &statement.keys.sources {
+            if let (Slot::Param { n, .. }, [_, ..]) = (source.key, statement.keys.mixed.as_slice()) {
+                reader.refuse_mixed(n, &statement.keys.mixed)?;
+            }
             reader.read(source, &mut evidence)?;
         }
         if evidence.mentions.len() > 1 {
@@ -261,6 +264,19 @@ impl Reader<'_> {
         };
         let wanted = if source.array { "is no list of" } else { "is no" };
         decoded.ok_or_else(|| self.refuse(whence, wanted))
+    }
+
+    /// Refuses a key in a parameter whose type is open while the statement uses it in several ways.
+    fn refuse_mixed(&self, n: u16, mixed: &[u16]) -> Result<(), Refusal> {
+        if !mixed.contains(&n) || !matches!(self.params.oid(n), 0 | oid::UNKNOWN) {
+            return Ok(());
+        }
+        let message =
+            format!("the patient key in parameter ${n} has no declared type, and the statement also uses it otherwise");
+        let name = self.key_type.as_str();
+        Err(Refusal::new(RefusalKind::UndecodableKey, message).hint(format!(
+            "Declare its type, write ${n}::{name} wherever it stands, or send the key in a parameter of its own."
+        )))
     }
 
     /// The text of a literal or of a parameter, NULL and what cannot be read aside.

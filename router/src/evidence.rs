@@ -102,6 +102,9 @@ impl Params for NoParams {
 pub(crate) struct KeySources {
     /// The places, in the order of the text.
     pub(crate) sources: SmallVec<[KeySource; 1]>,
+    /// Parameters among them that the statement uses in other ways, too: where the client leaves such a one's type
+    /// open, whichever use the server looks at first decides how its bytes read.
+    pub(crate) mixed: SmallVec<[u16; 1]>,
     /// Names of settings in set_config calls, which must be looked at.
     pub(crate) set_config: SmallVec<[Slot; 1]>,
     /// The statement is a SET whose values must be looked at.
@@ -117,6 +120,8 @@ pub(crate) struct KeySource {
     pub(crate) region: Option<Slot>,
     /// The value is an array; each of its elements is a key.
     pub(crate) array: bool,
+    /// The byte at which it begins.
+    pub(crate) at: i32,
 }
 
 /// A value that only the text or the parameters have.

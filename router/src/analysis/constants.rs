@@ -88,12 +88,26 @@ impl<'t> Constants<'t> {
                 return None;
             }
         }
-        let key = match base {
-            Node::ParamRef(param) => Slot::Param { n: number(param)?, cast: casts.last().copied().unwrap_or(0) },
-            Node::A_Const(constant) => self.literal(constant)?,
+        let (key, at) = match base {
+            Node::ParamRef(param) => {
+                let cast = casts.last().copied().unwrap_or(0);
+                (Slot::Param { n: number(param)?, cast }, param.location)
+            }
+            Node::A_Const(constant) => (self.literal(constant)?, constant.location),
             _ => return None,
         };
-        Some(KeySource { key, region: None, array })
+        Some(KeySource { key, region: None, array, at })
+    }
+
+    /// Whether a parameter first cast to this type reads as the key's own type does.
+    pub(super) fn reads_as_key(&self, cast: u32) -> bool {
+        let scalar = values::element_of(cast).unwrap_or(cast);
+        match self.key_type {
+            KeyType::Uuid => scalar == oid::UUID,
+            // Of different lengths in binary, and the same in text.
+            KeyType::Bigint => matches!(scalar, oid::INT8 | oid::INT4 | oid::INT2),
+            KeyType::Text => matches!(scalar, oid::TEXT | oid::VARCHAR),
+        }
     }
 
     /// Whether a value of this type compares as a key (or a list of keys) does.
@@ -135,7 +149,7 @@ impl<'t> Constants<'t> {
 }
 
 /// The n of `$n`: 1 to 65535 in the protocol.
-fn number(param: &ParamRef) -> Option<u16> {
+pub(super) fn number(param: &ParamRef) -> Option<u16> {
     u16::try_from(param.number).ok().filter(|n| *n > 0)
 }
 

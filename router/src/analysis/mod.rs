@@ -13,6 +13,7 @@ mod from;
 mod functions;
 mod graph;
 mod insert;
+mod params;
 mod scope;
 mod select;
 mod set_config;

@@ -461,6 +461,36 @@ fn set_config_reads_parameters_of_text_alone() {
     }
 }
 
+/// With a declared type each use reads the same bytes.
+#[test]
+fn parameters_of_a_declared_type_may_be_used_in_several_ways() {
+    struct One<'a>(u32, &'a [u8]);
+    impl Params for One<'_> {
+        fn value(&self, _: u16) -> Option<Option<&[u8]>> {
+            Some(Some(self.1))
+        }
+        fn binary(&self, _: u16) -> bool {
+            true
+        }
+        fn oid(&self, _: u16) -> u32 {
+            self.0
+        }
+    }
+    let analysed = |key_type, sql: &str, params: One<'_>| outcome(&analyser(key_type), sql, &params).pop().unwrap();
+    let sql = "SELECT $1::float8 FROM patients WHERE id = $1";
+    // 42.0 as float8 is another number as a bigint.
+    assert_eq!(analysed(KeyType::Bigint, sql, One(0, &42f64.to_be_bytes())), "refused PW007");
+    assert_eq!(analysed(KeyType::Bigint, sql, One(705, &42f64.to_be_bytes())), "refused PW007");
+    assert_eq!(analysed(KeyType::Bigint, sql, One(701, &42f64.to_be_bytes())), "refused PW007");
+    assert_eq!(analysed(KeyType::Bigint, sql, One(20, &42i64.to_be_bytes())), "read 42");
+    let text = "SELECT $1::text FROM patients WHERE id = $1::int8";
+    assert_eq!(analysed(KeyType::Bigint, text, One(0, b"00000042")), "refused PW007");
+    let number = "SELECT $1::int8 FROM patients WHERE id = $1::text";
+    assert_eq!(analysed(KeyType::Text, number, One(0, b"00000042")), "refused PW007");
+    assert_eq!(analysed(KeyType::Text, number, One(25, b"p42")), "read 'p42'");
+    assert_eq!(analysed(KeyType::Uuid, "SELECT f($1) FROM patients WHERE id = $1", One(0, &[7; 16])).len(), 37);
+}
+
 /// Statements of PostgreSQL's own regression tests, where the folder of their files is given.
 #[test]
 fn regression_tests_are_answered() {

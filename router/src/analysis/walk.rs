@@ -15,6 +15,7 @@ use smallvec::SmallVec;
 use super::children::children;
 use super::constants::Constants;
 use super::graph::{Graph, Sources, Var};
+use super::params::Uses;
 use super::scope::{Derived, Scopes, View};
 use super::tables::{Named, TableInfo, Tables};
 use crate::evidence::{KeySource, KeySources, Slot};
@@ -72,6 +73,8 @@ pub(super) struct Walk<'t> {
     pub(super) locks: bool,
     /// What is walked is kept by the server and runs later, in statements that do not show it.
     pub(super) stored: bool,
+    /// The parameters of the tree, found by the look at all of it.
+    pub(super) params: Uses,
     /// Addresses of the tables, calls and queries that were looked at.
     seen: HashSet<usize, foldhash::quality::RandomState>,
     pub(super) refusal: Option<Refusal>,
@@ -94,6 +97,7 @@ impl<'t> Walk<'t> {
             pins: false,
             locks: false,
             stored: false,
+            params: Uses::default(),
             seen: HashSet::default(),
             refusal: None,
         }
@@ -197,6 +201,8 @@ impl<'t> Walk<'t> {
                 Node::LockingClause(_) | Node::CreateFunctionStmt(_) => continue,
                 Node::A_Expr(expression) => self.operator(expression.name()),
                 Node::TypeName(name) => self.type_name(name),
+                Node::ParamRef(param) => self.params.used(param),
+                Node::TypeCast(cast) => self.params.cast(cast),
                 _ => {}
             }
             if !self.is_seen(node) || !children(node, &mut stack) {
@@ -309,6 +315,7 @@ impl<'t> Walk<'t> {
                 .hint(format!("Add a condition that fixes {key}: {key} = …, IN (…) or = ANY(…).")),
             );
         }
+        let mixed = self.params.mixed(&found, &self.constants);
         let mut sources: SmallVec<[KeySource; 1]> = SmallVec::new();
         let mut places: HashMap<(Slot, bool), usize> = HashMap::with_capacity(found.len());
         for source in found {
@@ -321,7 +328,7 @@ impl<'t> Walk<'t> {
                 _ => sources.push(source),
             }
         }
-        KeySources { sources, set_config: std::mem::take(&mut self.set_config), guarded: false }
+        KeySources { sources, mixed, set_config: std::mem::take(&mut self.set_config), guarded: false }
     }
 }
 
