@@ -97,6 +97,8 @@ impl NodeName {
 pub struct Record<'a> {
     /// Session, user, client, listener, origin.
     pub who: &'a Who,
+    /// The role that the session has set; `None` where the statement runs as the user's own.
+    pub role: Option<&'a str>,
     /// True inside a transaction block.
     pub transaction: bool,
     /// `read`, `analytics`, `write`, `emergency`.
@@ -226,6 +228,9 @@ impl Record<'_> {
         out.extend_from_slice(head);
         out.extend_from_slice(b",\"record\":\"decision\"");
         out.extend_from_slice(&self.who.json);
+        if let Some(role) = self.role {
+            text!(out, "role", role);
+        }
         out.extend_from_slice(if self.transaction { b",\"transaction\":true" } else { b",\"transaction\":false" });
         word!(out, "kind", self.kind);
         word!(out, "class", self.class.as_str());
@@ -342,6 +347,7 @@ mod tests {
     fn record<'a>(who: &'a Who, nodes: &'a [NodeName], outcome: Outcome<'a>) -> Record<'a> {
         Record {
             who,
+            role: None,
             transaction: true,
             kind: "read",
             class: Class::Normal,
@@ -394,12 +400,14 @@ mod tests {
         let outcome = Outcome::Refused { reason: "sovereignty", sqlstate: "PW005", detail: "not from here" };
         let mut body = Vec::new();
         let nodes = [NodeName::new("s", "n")];
-        let record = Record { target: None, home: None, ..record(&who, &nodes, outcome) };
+        let role = Some("ward_reader");
+        let record = Record { role, target: None, home: None, ..record(&who, &nodes, outcome) };
         record.encode(&mut body, json::Head::new("i").at(SystemTime::now()));
         let value = parsed(&body);
         assert_eq!(value["outcome"], "refused");
         assert_eq!(value["sqlstate"], "PW005");
         assert_eq!(value["detail"], "not from here");
+        assert_eq!(value["role"], "ward_reader");
         assert!(value.get("shard").is_none());
     }
 

@@ -17,6 +17,7 @@ fn audit(criterion: &mut Criterion) {
     let candidate = |node, score| Candidate { node, score, passed_over: None };
     let record = Record {
         who: &who,
+        role: None,
         transaction: false,
         kind: "read",
         class: Class::Normal,

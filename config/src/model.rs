@@ -362,6 +362,8 @@ pub struct User {
     pub workload: Workload,
     /// The server role that the user's statements run as.
     pub server_role: Arc<str>,
+    /// The roles that the user may change to by SET ROLE.
+    pub may_set_role: Vec<Arc<str>>,
     /// When servers are given back.
     pub pool_mode: PoolMode,
     /// Connections of this user at once, `None` for no limit of its own.

@@ -175,6 +175,10 @@ fn unknown_regions_shards_and_roles() {
         "name = \"app\"\nserver_role = \"ehr_ap\"",
         &["unknown server role `ehr_ap`", "did you mean `ehr_app`?"],
     );
+    for role in ["none", "o'neill"] {
+        let written = format!("name = \"app\"\nmay_set_role = [\"ward\", \"{role}\"]");
+        one_mistake("name = \"app\"", &written, &["`may_set_role` of user `app` cannot name this role"]);
+    }
 }
 
 #[test]

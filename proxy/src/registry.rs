@@ -335,6 +335,7 @@ mod tests {
             ceiling: Class::Normal,
             workload: Workload::Care,
             server_role: "app".into(),
+            may_set_role: Vec::new(),
             pool_mode: PoolMode::Transaction,
             max_clients,
         }

@@ -20,7 +20,7 @@ use crate::auth::{MECHANISM, ScramExchange, wrong_password};
 use crate::cancel;
 use crate::greeting::{self, Reported, Tried};
 use crate::registry::Entered;
-use crate::session::{Session, Wish, from_startup, of_the_connection, own_class, refusal_error, statements};
+use crate::session::{Session, Wish, from_startup, may_set, of_the_connection, own_class, refusal_error, statements};
 use crate::state::{Shared, State};
 
 /// A password message is no longer than this.
@@ -260,6 +260,8 @@ impl<'s> Login<'s, '_> {
             let judged = analyser.analyse(sql).and_then(|analysed| analyser.evidence(&analysed, 0, sql, &NoParams));
             judged.map_err(|refusal| refusal_error(&refusal))?;
         }
+        let role = asked.settings.values().get("role").map(String::as_str);
+        may_set(&self.state.config.users[user], role).map_err(|refusal| refusal_error(&refusal))?;
         let mut class = None;
         for (name, value) in &asked.own {
             class = own_class(&self.state.config.users[user], name, Some(value)).map_err(|wish| match wish {

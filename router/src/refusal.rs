@@ -41,6 +41,8 @@ pub enum RefusalKind {
     Unplaceable,
     /// A class above the session's ceiling.
     AboveCeiling,
+    /// A role that the user may not set.
+    RoleNotAllowed,
     /// A patient region that no shard serves.
     RegionUnserved,
     /// No healthy node for this statement.
@@ -72,6 +74,7 @@ impl RefusalKind {
             Self::UndecodableKey => "undecodable key",
             Self::Unplaceable => "unplaceable",
             Self::AboveCeiling => "above ceiling",
+            Self::RoleNotAllowed => "role not allowed",
             Self::RegionUnserved => "region unserved",
             Self::NoHealthyNode => "no healthy node",
             Self::CopyRow => "copy row",
@@ -95,6 +98,7 @@ impl RefusalKind {
             Self::UndecodableKey => "PW007",
             Self::Unplaceable => "PW008",
             Self::AboveCeiling => "PW009",
+            Self::RoleNotAllowed => "42501",
             Self::RegionUnserved => "PW010",
             Self::NoHealthyNode => "PW011",
             Self::CopyRow => "PW012",

@@ -113,6 +113,7 @@ pub(crate) fn user(workload: Workload) -> User {
         ceiling: Class::Emergency,
         workload,
         server_role: "app".into(),
+        may_set_role: Vec::new(),
         pool_mode: PoolMode::Transaction,
         max_clients: None,
     }

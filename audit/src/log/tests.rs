@@ -126,6 +126,7 @@ fn append_as(log: &AuditLog, class: Class, name: &str, outcome: Outcome<'_>) -> 
     let who = Who::new(1, "user", "127.0.0.1:1", "general", "us-east-1");
     let record = Record {
         who: &who,
+        role: None,
         transaction: false,
         kind: "read",
         class,

@@ -68,6 +68,7 @@ fn user<'a>(
         ceiling,
         workload,
         server_role: server_role(&reader, roles),
+        may_set_role: may_set_role(&reader, name),
         pool_mode: reader.word("pool_mode", &POOL_MODES).unwrap_or(PoolMode::Transaction),
         max_clients: reader.number("max_clients", 1..=u64::MAX).and_then(|number| usize::try_from(number).ok()),
     };
@@ -137,4 +138,21 @@ fn server_role(reader: &Reader<'_>, roles: &[Placed<'_, ServerRole>]) -> Arc<str
         return only.name.clone();
     }
     Arc::from(reader.need("server_role", "the name of one of the [[server_roles]]"))
+}
+
+/// The roles that the user may set. Names with quotes are not told apart everywhere, and `none` is everybody's.
+fn may_set_role(reader: &Reader<'_>, name: &str) -> Vec<Arc<str>> {
+    let mut roles: Vec<Arc<str>> = Vec::new();
+    for role in reader.texts("may_set_role", "a list of roles of the servers") {
+        let role_name = *role.get_ref();
+        if role_name == "none" || role_name.contains(['\'', '"', '\0']) {
+            reader.push(
+                Problem::error(role.span(), format!("`may_set_role` of user `{name}` cannot name this role"))
+                    .label("expected the name of a role, without quotes; going back to the login's own needs no leave"),
+            );
+        } else {
+            roles.push(Arc::from(role_name));
+        }
+    }
+    roles
 }

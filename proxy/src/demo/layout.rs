@@ -59,12 +59,15 @@ pub struct User {
     pub workload: Option<&'static str>,
     /// `session`, where it is not transaction.
     pub pool_mode: Option<&'static str>,
+    /// Roles that the user may set.
+    pub may_set_role: &'static [&'static str],
 }
 
 impl User {
     /// A user with every default.
     pub fn new(name: &'static str) -> Self {
-        Self { name, password: format!("demo-{name}"), class: None, ceiling: None, workload: None, pool_mode: None }
+        let password = format!("demo-{name}");
+        Self { name, password, class: None, ceiling: None, workload: None, pool_mode: None, may_set_role: &[] }
     }
 
     /// The highest class that this user may ask for, as the configuration will have it.

@@ -125,6 +125,9 @@ fn sections(out: &mut String, layout: &Layout, cluster: &Cluster) -> fmt::Result
         optional(out, "ceiling", user.ceiling)?;
         optional(out, "workload", user.workload)?;
         optional(out, "pool_mode", user.pool_mode)?;
+        if !user.may_set_role.is_empty() {
+            writeln!(out, "may_set_role = {:?}", user.may_set_role)?;
+        }
         writeln!(out)?;
     }
     writeln!(out, "[[server_roles]]\nname = \"{SERVER_ROLE}\"\npassword = {{ file = \"secrets/{SERVER_ROLE}\" }}\n")?;

@@ -200,7 +200,7 @@ impl Session {
         let node = Arc::clone(&self.state.fleet.shard(way.pin.shard)[way.pin.node]);
         let Some(mut lease) = node.try_acquire(way.pin.pool, way.class, &self.user().server_role) else { return false };
         if !Settings::same(&lease.memory.settings, &self.settings) {
-            if settings::limit_time(&lease.memory.settings) {
+            if settings::change_alone(&lease.memory.settings, &self.settings) {
                 // Taken anew by the long way. Nothing was said to it.
                 if let Some(clean) = Clean::prove(TxStatus::Idle, 0) {
                     lease.release(clean);
@@ -302,7 +302,7 @@ impl Session {
     ) -> Result<(), Setup> {
         let accepted = self.has_accepted(at);
         if !Settings::same(&lease.memory.settings, &self.settings) {
-            if accepted && !alone && !settings::limit_time(&lease.memory.settings) {
+            if accepted && !alone && !settings::change_alone(&lease.memory.settings, &self.settings) {
                 self.send_settings(lease);
                 return Ok(());
             }

@@ -83,6 +83,16 @@ pub(super) fn no_longer_allowed(user: &str, listener: &str) -> PgError {
         .with_detail("The configuration was reloaded.")
 }
 
+pub(super) fn role_no_longer_allowed(user: &str) -> PgError {
+    PgError::error("42501", format!("user \"{user}\" may no longer set the role that the session has set"))
+        .with_detail("The configuration was reloaded.")
+}
+
+pub(super) fn behind_role() -> PgError {
+    PgError::error("0A000", "a statement cannot stand behind a change of role in the same pipeline")
+        .with_hint("Send a Sync behind the change of role, and wait for no more than that.")
+}
+
 pub(super) fn transaction_failed() -> PgError {
     PgError::error("25P02", "current transaction is aborted, commands ignored until end of transaction block")
 }

@@ -7,6 +7,7 @@ use pgward_pools::{Clean, Settings};
 use pgward_wire::{PgError, TxStatus};
 
 use super::replies::{Event, Heard};
+use super::role::ROLE;
 use super::settings::{self, Change};
 use super::work::{Effect, Effects, Skipped};
 use super::{Attached, Session, Tx, TxChange, attach, errors};
@@ -66,6 +67,7 @@ impl Session {
     pub(super) fn note(&mut self, event: Event) {
         match event {
             Event::Done(Effect::Set(changes)) => self.changes.extend(changes.into_iter().map(TxChange::Change)),
+            Event::Done(Effect::SetLocal(change)) => self.changes.push(TxChange::Local(change)),
             Event::Done(Effect::ResetAll) => self.changes.push(TxChange::ResetAll),
             Event::Done(Effect::Savepoint) if !self.changes.is_empty() => self.changes.push(TxChange::Savepoint),
             Event::Done(Effect::RollbackTo) => {
@@ -100,6 +102,7 @@ impl Session {
         }
         if settings {
             self.changes.push(TxChange::ResetAll);
+            self.changes.push(TxChange::Change(Change { name: ROLE.into(), value: None }));
             self.asked_class = None;
         }
     }
@@ -116,9 +119,9 @@ impl Session {
                 }
                 TxChange::ResetAll => {
                     self.uncertain |= !self.startup_settings.values().is_empty();
-                    self.set_settings(Arc::clone(&self.startup_settings));
+                    self.set_settings(settings::reset_all(&self.settings, &self.startup_settings));
                 }
-                TxChange::Savepoint => {}
+                TxChange::Local(_) | TxChange::Savepoint => {}
             }
         }
     }
@@ -155,6 +158,7 @@ impl Session {
     /// The segment is answered: the server goes back, or stays for the open transaction.
     pub(super) fn finish_segment(&mut self) {
         self.closed = false;
+        self.role_asked = false;
         self.guard = None;
         self.copy_in = false;
         self.sent = None;
@@ -224,6 +228,7 @@ impl Session {
         self.copy_in = false;
         self.changes.clear();
         self.uncertain = false;
+        self.role_asked = false;
         self.sent = None;
         self.pending = None;
         self.receipts.clear();

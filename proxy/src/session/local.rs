@@ -67,6 +67,7 @@ impl Session {
     /// Whether statements of this sort can run at all, as things stand.
     pub(super) fn check_runnable(&self, action: &Action) -> Result<(), PgError> {
         self.check_not_failed()?;
+        self.check_behind_role()?;
         self.check_prepared(action)
     }
 
@@ -125,7 +126,10 @@ impl Session {
             Action::Rollback { chain } => self.end("ROLLBACK", *chain),
             Action::Savepoint => Ok(self.opening_step("SAVEPOINT", sql)),
             Action::Release => Ok(self.opening_step("RELEASE", sql)),
-            Action::RollbackTo => Ok(self.opening_step("ROLLBACK", sql)),
+            Action::RollbackTo => {
+                self.allow_role(analysed, &[])?;
+                Ok(self.opening_step("ROLLBACK", sql))
+            }
             Action::SetTransaction { read_only } => {
                 if let Tx::Opening(opening) = &mut self.tx {
                     opening.read_only = *read_only;
@@ -219,6 +223,7 @@ impl Session {
         }
         let effects = self.effects(analysed, sql, &NoParams);
         self.check_changes(&effects)?;
+        self.allow_role(analysed, effects.as_deref().unwrap_or_default())?;
         for effect in effects.into_iter().flatten() {
             self.note(Event::Done(effect));
         }

@@ -16,6 +16,7 @@ mod portals;
 mod prepared;
 mod relay;
 mod replies;
+mod role;
 mod room;
 mod route;
 mod settings;
@@ -41,6 +42,7 @@ pub(crate) use attach::{Brought, ask, change_settings};
 pub(crate) use errors::refusal as refusal_error;
 pub(crate) use local::{Wish, own_class};
 pub(crate) use prepared::Statements;
+pub(crate) use role::may_set;
 pub(crate) use settings::{from_startup, of_the_connection, quoted, statements};
 
 use crate::accepted::At;
@@ -113,6 +115,8 @@ pub(crate) struct Session {
     denied: Option<PgError>,
     /// Which parameters hold after a ROLLBACK TO is not known: the server is not used again.
     uncertain: bool,
+    /// A change of role is under way in this segment.
+    role_asked: bool,
     /// Bytes from the client and from servers that were not counted yet.
     received: u64,
     sent_back: u64,
@@ -190,6 +194,8 @@ enum Lost {
 #[derive(Debug)]
 enum TxChange {
     Change(Change),
+    /// Gone with the transaction, however it ends.
+    Local(Change),
     ResetAll,
     Savepoint,
 }
@@ -288,6 +294,7 @@ impl Session {
             sent: None,
             denied: None,
             uncertain: false,
+            role_asked: false,
             received: 0,
             sent_back: 0,
             receipts: SmallVec::new(),
@@ -418,6 +425,9 @@ impl Session {
             return Err(Fatal(errors::no_longer_allowed(&self.who.user, &self.who.listener)));
         };
         (self.listener, self.user, self.state) = (listener, user, state);
+        if !self.role_is_allowed() {
+            return Err(Fatal(errors::role_no_longer_allowed(&self.who.user)));
+        }
         self.accepted.clear();
         self.analyse_again();
         // A ceiling that was lowered lowers what was asked for under the old one.

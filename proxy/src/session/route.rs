@@ -97,6 +97,10 @@ impl Session {
             reads_only: (0..analysed.shape.statements.len()).all(|n| self.reads_only(analysed, n)),
             repeatable: false,
         });
+        if let Err(refusal) = self.check_role(analysed, pending.effects.as_deref().unwrap_or_default()) {
+            self.record_refusal(&refusal, &pending.asked());
+            return Err(errors::refusal(&refusal));
+        }
         let on_server = matches!(self.transaction(), Transaction::Pinned(_));
         if on_server && analysed.shape.statements.iter().all(|statement| statement.action.is_transaction_control()) {
             return Ok(pending);
@@ -325,6 +329,7 @@ impl Session {
                 .collect();
             let record = Record {
                 who: &self.audit_who,
+                role: self.role(),
                 transaction: !matches!(self.tx, super::Tx::Idle),
                 kind: decision.kind.as_str(),
                 class: decision.class,
@@ -380,6 +385,7 @@ impl Session {
         let (patients, evidence) = asked.note.map_or((&[][..], &[][..]), |note| (&note.patients[..], &note.places[..]));
         let record = Record {
             who: &self.audit_who,
+            role: self.role(),
             transaction: !matches!(self.tx, super::Tx::Idle),
             kind: kind.as_str(),
             class,

@@ -9,6 +9,8 @@ use std::sync::Arc;
 use bytes::BytesMut;
 use pgward_pools::Settings;
 
+use super::role::ROLE;
+
 /// A change of one parameter: `Some` for SET, `None` for RESET.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Change {
@@ -60,14 +62,34 @@ pub(crate) fn apply(base: &Settings, startup: &Settings, changes: &[Change]) -> 
     Settings::of(map)
 }
 
+/// The settings after RESET ALL, which leaves the role (GUC_NO_RESET_ALL).
+pub(crate) fn reset_all(base: &Settings, startup: &Settings) -> Arc<Settings> {
+    let mut map = startup.values().clone();
+    match base.values().get(ROLE) {
+        Some(role) => map.insert(Arc::from(ROLE), role.clone()),
+        None => map.remove(ROLE),
+    };
+    Settings::of(map)
+}
+
 /// Appends the SQL that brings a server from `from` to `to`; nothing when they are equal.
+///
+/// Rights on parameters are those of the role in force. Others are set as the login itself, whatever role holds before
+/// and after.
 pub(crate) fn difference(from: &Settings, to: &Settings, sql: &mut String) {
-    for name in from.values().keys().filter(|name| !to.values().contains_key(*name)) {
+    if from == to {
+        return;
+    }
+    if from.values().contains_key(ROLE) {
+        sql.push_str("RESET \"role\";");
+    }
+    let others = |name: &str| name != ROLE;
+    for name in from.values().keys().filter(|name| others(name) && !to.values().contains_key(*name)) {
         sql.push_str("RESET ");
         push_name(sql, name);
         sql.push(';');
     }
-    for (name, value) in to.values() {
+    for (name, value) in to.values().iter().filter(|(name, _)| others(name)) {
         if from.values().get(name) != Some(value) {
             sql.push_str("SET ");
             push_name(sql, name);
@@ -76,6 +98,17 @@ pub(crate) fn difference(from: &Settings, to: &Settings, sql: &mut String) {
             sql.push(';');
         }
     }
+    if let Some(role) = to.values().get(ROLE) {
+        sql.push_str("SET \"role\" TO ");
+        sql.push_str(role);
+        sql.push(';');
+    }
+}
+
+/// Whether a server must have answered to the change before a statement follows: with a role that it does not take any
+/// more, the statement would run as another.
+pub(crate) fn change_alone(from: &Settings, to: &Settings) -> bool {
+    limit_time(from) || [from, to].iter().any(|settings| settings.values().contains_key(ROLE))
 }
 
 /// Whether a server with these settings may stop whatever it is told for the time that it takes, also what would change
@@ -287,6 +320,31 @@ mod tests {
         let full = settings(&[("x", &"v".repeat(2 * MOST_BYTES))]);
         assert!(!would_exceed(&full, [change("y", None)].iter()), "it helps");
         assert!(would_exceed(&none, std::iter::repeat_n(&set("x", half), 9)), "kept until the transaction ends");
+    }
+
+    #[test]
+    fn the_role_is_left_first_and_taken_last() {
+        let (ward, other) = (settings(&[("role", "'ward'"), ("work_mem", "'1'")]), settings(&[("zone", "'2'")]));
+        let both = settings(&[("role", "'ward'"), ("zone", "'2'")]);
+        for (from, to, want) in [
+            (&ward, &other, "RESET \"role\";RESET \"work_mem\";SET \"zone\" TO '2';"),
+            (&other, &ward, "RESET \"zone\";SET \"work_mem\" TO '1';SET \"role\" TO 'ward';"),
+            (&ward, &both, "RESET \"role\";RESET \"work_mem\";SET \"zone\" TO '2';SET \"role\" TO 'ward';"),
+            (&both, &both, ""),
+        ] {
+            let mut sql = String::new();
+            difference(from, to, &mut sql);
+            assert_eq!(sql, want);
+        }
+        assert!(change_alone(&ward, &other) && change_alone(&other, &ward) && !change_alone(&other, &other));
+    }
+
+    #[test]
+    fn reset_all_leaves_the_role() {
+        let startup = settings(&[("datestyle", "'ISO'"), ("role", "'first'")]);
+        let now = settings(&[("work_mem", "'1'"), ("role", "'ward'")]);
+        assert_eq!(reset_all(&now, &startup), settings(&[("datestyle", "'ISO'"), ("role", "'ward'")]));
+        assert_eq!(reset_all(&Settings::none(), &startup), settings(&[("datestyle", "'ISO'")]));
     }
 
     #[test]

@@ -9,6 +9,7 @@ use pgward_router::{Action, Analysed, Params, Statement};
 use pgward_wire::{PgError, backend, frontend};
 use smallvec::SmallVec;
 
+use super::role::ROLE;
 use super::route::{Asked, Company};
 use super::work::{Effect, Effects, Op};
 use super::{Fatal, Lost, Need, Opening, Session, Step, Tx, errors, settings};
@@ -104,6 +105,7 @@ impl Session {
         if let Some(first) = analysed.shape.statements.first() {
             self.check_first(&first.action)?;
         }
+        self.check_behind_role()?;
         for statement in &analysed.shape.statements {
             match &statement.action {
                 Action::CopyFrom(copy) if self.must_guard(copy) => return Err(errors::copy_among_several()),
@@ -162,11 +164,12 @@ impl Session {
         match action {
             // These end with their transaction, whichever way they are set.
             Action::Set(setting) if setting.name.starts_with("transaction_") => Effect::None,
-            Action::Set(setting) if !setting.local => {
+            Action::Set(setting) if !setting.local || &*setting.name == ROLE => {
                 let values = self.state.analyser.setting(analysed, setting, sql);
                 let value = (!values.is_empty())
                     .then(|| values.iter().map(|value| settings::quoted(value)).collect::<Vec<_>>().join(", "));
-                Effect::Set(vec![Change { name: setting.name.clone(), value }])
+                let change = Change { name: setting.name.clone(), value };
+                if setting.local { Effect::SetLocal(change) } else { Effect::Set(vec![change]) }
             }
             Action::Reset(Some(name)) => Effect::Set(vec![Change { name: name.clone(), value: None }]),
             Action::Reset(None) => Effect::ResetAll,
@@ -186,6 +189,7 @@ impl Session {
     /// Records the decision. What cannot be shared may stay on the server even if the statement fails, or is never run to
     /// its end: where there is such a thing in the statement, the session keeps the server from now on, if it may.
     pub(super) fn pin_and_record(&mut self, pending: &mut super::route::Pending) -> Result<(), PgError> {
+        self.role_asked |= pending.effects.iter().flatten().any(|effect| effect.role().is_some());
         let pins = pending.effects.iter().flatten().find_map(|effect| match effect {
             Effect::Pin(why) => Some(*why),
             _ => None,

@@ -101,6 +101,8 @@ pub(crate) enum Effect {
     None,
     /// Parameters of the session.
     Set(Vec<Change>),
+    /// SET LOCAL of the role: until the transaction's end.
+    SetLocal(Change),
     /// RESET ALL.
     ResetAll,
     /// SAVEPOINT: parameters set after it are undone by ROLLBACK TO.

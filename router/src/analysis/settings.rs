@@ -17,7 +17,10 @@ impl<'t> Walk<'t> {
         let name = set.name().unwrap_or_default().to_ascii_lowercase();
         match set.kind {
             VariableSetKind::VAR_RESET_ALL => Action::Reset(None),
-            VariableSetKind::VAR_RESET => Action::Reset(Some(name.into())),
+            VariableSetKind::VAR_RESET => {
+                self.keep_login(&name);
+                Action::Reset(Some(name.into()))
+            }
             VariableSetKind::VAR_SET_MULTI if name == "transaction snapshot" => {
                 self.refuse(Refusal::new(RefusalKind::Unsupported, "snapshots cannot be shared through the proxy"));
                 Action::Run
@@ -25,12 +28,7 @@ impl<'t> Walk<'t> {
             VariableSetKind::VAR_SET_MULTI if name == "session characteristics" => self.characteristics(set.args()),
             VariableSetKind::VAR_SET_MULTI => Action::SetTransaction { read_only: says_read_only(set.args()) },
             VariableSetKind::VAR_SET_VALUE | VariableSetKind::VAR_SET_DEFAULT => {
-                if matches!(&*name, "role" | "session_authorization") {
-                    self.refuse(
-                        Refusal::new(RefusalKind::Unsupported, "who a session is cannot be changed inside it")
-                            .hint("Connect as the other user."),
-                    );
-                }
+                self.keep_login(&name);
                 let values: Option<_> = set.args().iter().map(|node| self.setting_value(node)).collect();
                 let values = values.unwrap_or_else(|| {
                     self.refuse(
@@ -45,6 +43,17 @@ impl<'t> Walk<'t> {
                 self.refuse(Refusal::new(RefusalKind::Unsupported, "SET … FROM CURRENT is not supported"));
                 Action::Run
             }
+        }
+    }
+
+    /// Who a session came in as stays, and with it whose servers it is lent; even to go back to it would change the role
+    /// unseen.
+    fn keep_login(&mut self, name: &str) {
+        if name == "session_authorization" {
+            self.refuse(
+                Refusal::new(RefusalKind::Unsupported, "who a session is cannot be changed inside it")
+                    .hint("Connect as the other user, or use SET ROLE."),
+            );
         }
     }
 

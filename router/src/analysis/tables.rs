@@ -198,13 +198,8 @@ impl Tables {
 
     /// The same for a setting that set_config changes for the session; what the proxy keeps is left to SET itself.
     pub(crate) fn guard_session_setting(&self, name: &str, value: String) -> Result<(), Refusal> {
-        const KEPT: [&str; 5] = [
-            "role",
-            "session_authorization",
-            "transaction_isolation",
-            "transaction_read_only",
-            "transaction_deferrable",
-        ];
+        const KEPT: [&str; 4] =
+            ["session_authorization", "transaction_isolation", "transaction_read_only", "transaction_deferrable"];
         if KEPT.contains(&name) || name.starts_with("pgward.") {
             return Err(kept());
         }

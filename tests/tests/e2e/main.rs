@@ -14,6 +14,7 @@ mod pipelined;
 mod places;
 mod portals;
 mod refusals;
+mod role;
 mod room;
 mod routing;
 mod sessions;

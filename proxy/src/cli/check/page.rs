@@ -172,7 +172,7 @@ fn tables(page: &mut Page, config: &Config) {
 fn users(page: &mut Page, config: &Config) {
     page.table(
         "USERS",
-        ["name", "class", "ceiling", "workload", "server role", "pool mode", "clients", "proof"],
+        ["name", "class", "ceiling", "workload", "server role", "may set", "pool mode", "clients", "proof"],
         config.users.iter().map(user_row),
     );
     let rows = config
@@ -182,7 +182,7 @@ fn users(page: &mut Page, config: &Config) {
     page.table("SERVER ROLES", ["name", "proof"], rows);
 }
 
-fn user_row(user: &User) -> [String; 8] {
+fn user_row(user: &User) -> [String; 9] {
     let class = |class: Class| class.to_string();
     [
         user.name.to_string(),
@@ -193,6 +193,7 @@ fn user_row(user: &User) -> [String; 8] {
             Workload::Analytics => "analytics".into(),
         },
         user.server_role.to_string(),
+        if user.may_set_role.is_empty() { NONE.into() } else { user.may_set_role.join(", ") },
         pool_mode(user.pool_mode).into(),
         user.max_clients.map_or(NONE.into(), |most| most.to_string()),
         if user.verifier.is_some() { "scram-sha-256" } else { "none: trust listeners only" }.into(),

@@ -174,7 +174,8 @@ pub(super) fn refused(pgward: &Deployment) -> Vec<Case> {
         by_value(case("a class above the ceiling", Utility, "SET pgward.priority = 'emergency'", "", "PW009")),
         by_value(case("an unserved region", Returning, &insert("atlantis"), unknown, "PW010")),
         by_value(case("a contradicted region", Returning, &insert("eu-west"), &east, "PW013")),
-        case("a role", Utility, "SET ROLE postgres", "", "0A000"),
+        by_value(case("a role", Utility, "SET ROLE postgres", "", "42501")),
+        case("another user", Utility, "RESET SESSION AUTHORIZATION", "", "0A000"),
         case("no SQL", Utility, "SELEC 1", "", "42601"),
     ]
 }
