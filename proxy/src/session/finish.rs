@@ -80,6 +80,7 @@ impl Session {
             Event::Done(Effect::Pin(why)) => self.pinned = Some(why),
             Event::Done(Effect::Forget { settings }) => self.forget(settings),
             Event::Done(_) => {}
+            Event::Uncertain => self.uncertain = true,
             Event::Commit => self.keep_changes(),
             Event::Rollback => self.changes.clear(),
             // Inside of a block, ROLLBACK decides what is undone; outside, the failed message is undone as a whole.

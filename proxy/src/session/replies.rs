@@ -47,6 +47,8 @@ pub(crate) enum Event {
     Rollback,
     /// A statement failed.
     Failed,
+    /// What a statement with effects did is not known for certain.
+    Uncertain,
 }
 
 /// How far a chunk was consumed and which of its bytes are still to be forwarded.
@@ -215,8 +217,14 @@ impl Ear<'_> {
             }
             tag::READY_FOR_QUERY => self.ready(backend::ready_for_query(body)?),
             tag::COMMAND_COMPLETE => Ok(self.complete(backend::command_tag(body)?)),
-            tag::EMPTY_QUERY_RESPONSE => Ok(self.complete(b"")),
-            tag::PORTAL_SUSPENDED => Ok(self.pop_if(|expect| matches!(expect, Expect::Execute { .. }))),
+            tag::EMPTY_QUERY_RESPONSE => {
+                self.doubt();
+                Ok(self.complete(b""))
+            }
+            tag::PORTAL_SUSPENDED => {
+                self.doubt();
+                Ok(self.suspended())
+            }
             tag::PARSE_COMPLETE => Ok(self.pop_if(|e| matches!(e, Expect::Parse { .. } | Expect::SilentParse { .. }))),
             tag::BIND_COMPLETE => Ok(self.pop_if(|expect| matches!(expect, Expect::Bind { .. }))),
             tag::CLOSE_COMPLETE => {
@@ -291,6 +299,31 @@ impl Ear<'_> {
             self.heard.events.push(Event::Done(effect));
         }
         Verdict::Forward
+    }
+
+    /// PortalSuspended: rows were computed, and what they change is changed.
+    fn suspended(&mut self) -> Verdict {
+        match self.work.expects.front_mut() {
+            Some(Expect::Execute { effects }) => {
+                let effect = effect_of(effects, 0);
+                self.work.expects.pop_front();
+                if effect != Effect::None {
+                    self.heard.events.push(Event::Done(effect));
+                }
+                Verdict::Forward
+            }
+            _ => self.forward_unless_silent(),
+        }
+    }
+
+    /// A statement that was to change something did not end by its CommandComplete: whether all of it was changed, only
+    /// the server knows.
+    fn doubt(&mut self) {
+        if let Some(Expect::Execute { effects: Some(_) } | Expect::Query { effects: Some(_), .. }) =
+            self.work.expects.front()
+        {
+            self.heard.events.push(Event::Uncertain);
+        }
     }
 
     fn ready(&mut self, status: TxStatus) -> Result<Verdict, ProtocolError> {

@@ -9,6 +9,7 @@ mod extended;
 mod greeting;
 mod hostile;
 mod kept;
+mod parameters;
 mod paths;
 mod pipelined;
 mod places;

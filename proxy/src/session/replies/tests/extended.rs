@@ -1,5 +1,6 @@
 //! Answers to pipelines of the extended protocol.
 
+use super::super::super::settings::Change;
 use super::*;
 
 #[test]
@@ -153,4 +154,30 @@ fn a_close_that_is_skipped_is_told_to_the_session() {
     assert_settled(&played);
     assert_eq!(played.client, [backend::PARSE_COMPLETE, backend::CLOSE_COMPLETE, &ready(b'I')].concat());
     assert!(played.heard.skipped.is_empty());
+}
+
+#[test]
+fn what_a_suspended_portal_changed_is_told_to_the_session() {
+    let statement = prepared("SELECT set_config('a', '1', false)");
+    let set = || Effect::Set(vec![Change { name: "a".into(), value: Some("'1'".to_owned()) }]);
+    let script = || {
+        let ops = |work: &mut Work| {
+            bind(work, &statement, "");
+            let frame = work.store(b"E\0\0\0\x09\0\0\0\0\x01");
+            work.ops.push(Op::Execute { frame, effects: Some([set()].into()) });
+            execute(work);
+            work.ops.push(Op::Sync);
+        };
+        Played::of(ops, Hold::No)
+    };
+    let head = [backend::PARSE_COMPLETE, backend::BIND_COMPLETE].concat();
+    let suspended = message(tag::PORTAL_SUSPENDED, b"");
+    let server = [&head[..], &row("1"), &suspended, &complete("SELECT 0"), &ready(b'I')].concat();
+    let played = play(script, &server);
+    assert_settled(&played);
+    assert_eq!(played.heard.events, [Event::Uncertain, Event::Done(set())]);
+    let server = [&head[..], backend::EMPTY_QUERY_RESPONSE, &suspended, &ready(b'I')].concat();
+    let played = play(script, &server);
+    assert_settled(&played);
+    assert_eq!(played.heard.events[0], Event::Uncertain);
 }
