@@ -141,12 +141,12 @@ pub enum Action {
         /// AND CHAIN
         chain: bool,
     },
-    /// `SAVEPOINT`.
-    Savepoint,
-    /// `RELEASE SAVEPOINT`.
-    Release,
-    /// `ROLLBACK TO SAVEPOINT`.
-    RollbackTo,
+    /// `SAVEPOINT name`.
+    Savepoint(Arc<str>),
+    /// `RELEASE SAVEPOINT name`.
+    Release(Arc<str>),
+    /// `ROLLBACK TO SAVEPOINT name`.
+    RollbackTo(Arc<str>),
     /// `PREPARE TRANSACTION`, `COMMIT PREPARED`, `ROLLBACK PREPARED`: refused.
     TwoPhase,
     /// `SET name TO value`, `SET TIME ZONE`, `SET NAMES`, `SET SESSION CHARACTERISTICS` …: a plain run-time parameter.
@@ -193,7 +193,7 @@ pub enum Action {
 impl Action {
     /// Runs in a failed transaction: ends it, or its failure.
     pub fn ends_failed_transaction(&self) -> bool {
-        matches!(self, Self::Commit { .. } | Self::Rollback { .. } | Self::RollbackTo)
+        matches!(self, Self::Commit { .. } | Self::Rollback { .. } | Self::RollbackTo(_))
     }
 
     /// Only opens, marks or ends a transaction: it decides nothing and touches no row.
@@ -203,9 +203,9 @@ impl Action {
             Self::Begin { .. }
                 | Self::Commit { .. }
                 | Self::Rollback { .. }
-                | Self::Savepoint
-                | Self::Release
-                | Self::RollbackTo
+                | Self::Savepoint(_)
+                | Self::Release(_)
+                | Self::RollbackTo(_)
                 | Self::SetTransaction { .. }
         )
     }

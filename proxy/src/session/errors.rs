@@ -101,6 +101,11 @@ pub(super) fn chain_outside(tag: &str) -> PgError {
     PgError::error("25P01", format!("{tag} AND CHAIN can only be used in transaction blocks"))
 }
 
+/// As PostgreSQL's RollbackToSavepoint and ReleaseSavepoint.
+pub(super) fn no_savepoint(name: &str) -> PgError {
+    PgError::error("3B001", format!("savepoint \"{name}\" does not exist"))
+}
+
 pub(super) fn chain_lost() -> PgError {
     PgError::error("0A000", "AND CHAIN is not supported in a transaction whose server is lost")
         .with_detail("What the transaction was begun with is lost, too.")

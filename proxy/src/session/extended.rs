@@ -307,7 +307,7 @@ impl Session {
                 self.portals.ran(portal);
                 let step = self.execute_local(statement);
                 // It is gone with what it was bound in.
-                if matches!(first_action(statement), Some(Action::RollbackTo | Action::Discard { .. })) {
+                if matches!(first_action(statement), Some(Action::RollbackTo(_) | Action::Discard { .. })) {
                     self.portals.close(portal);
                 }
                 return step;

@@ -6,11 +6,12 @@ use pgward_config::PoolMode;
 use pgward_pools::{Clean, Settings};
 use pgward_wire::{PgError, TxStatus};
 
+use super::changes::{Kept, Mark};
 use super::replies::{Event, Heard};
 use super::role::ROLE;
 use super::settings::{self, Change};
 use super::work::{Effect, Effects, Skipped};
-use super::{Attached, Session, Tx, TxChange, attach, errors};
+use super::{Attached, Session, Tx, attach, errors};
 use crate::cancel::under_way;
 use crate::greeting::refusable;
 
@@ -39,7 +40,8 @@ impl Session {
             match status {
                 TxStatus::Idle => {
                     self.tx = Tx::Idle;
-                    self.keep_changes();
+                    let kept = self.changes.idle();
+                    self.keep_changes(kept);
                 }
                 open => self.tx = Tx::Open(open),
             }
@@ -66,31 +68,27 @@ impl Session {
 
     pub(super) fn note(&mut self, event: Event) {
         match event {
-            Event::Done(Effect::Set(changes)) => self.changes.extend(changes.into_iter().map(TxChange::Change)),
-            Event::Done(Effect::SetLocal(change)) => self.changes.push(TxChange::Local(change)),
-            Event::Done(Effect::ResetAll) => self.changes.push(TxChange::ResetAll),
-            Event::Done(Effect::Savepoint) if !self.changes.is_empty() => self.changes.push(TxChange::Savepoint),
-            Event::Done(Effect::RollbackTo) => {
-                // Which savepoint it named is not followed: what is left of the parameters is not known for certain.
-                self.uncertain |= !self.changes.is_empty();
-                let upto = self.changes.iter().rposition(|change| matches!(change, TxChange::Savepoint));
-                self.changes.truncate(upto.unwrap_or(0));
-            }
+            Event::Done(Effect::Set(changes)) => changes.into_iter().for_each(|change| self.changes.change(change)),
+            Event::Done(Effect::SetLocal(change)) => self.changes.change_locally(change),
+            Event::Done(Effect::ResetAll) => self.changes.reset_all(),
+            Event::Done(Effect::Begin) => self.changes.begin(),
+            Event::Done(Effect::Savepoint(name)) => self.changes.savepoint(name, Mark::default()),
+            // A savepoint that only the server knows: what it undoes is not known.
+            Event::Done(Effect::Release(name)) => self.uncertain |= !self.changes.release(&name),
+            Event::Done(Effect::RollbackTo(name)) => self.uncertain |= self.changes.rollback_to(&name).is_none(),
             Event::Done(Effect::Declared { name, reads_only }) => self.cursors.declared(name, reads_only),
             Event::Done(Effect::Pin(why)) => self.pinned = Some(why),
             Event::Done(Effect::Forget { settings }) => self.forget(settings),
             Event::Done(_) => {}
             Event::Uncertain => self.uncertain = true,
-            Event::Commit => self.keep_changes(),
-            Event::Rollback => self.changes.clear(),
-            // Inside of a block, ROLLBACK decides what is undone; outside, the failed message is undone as a whole.
-            Event::Failed if matches!(self.tx, Tx::Open(_)) => {}
+            Event::Commit => {
+                let kept = self.changes.commit();
+                self.keep_changes(kept);
+            }
+            Event::Rollback => self.changes.rollback(),
             // Parse or Describe failed on a server that has not heard of the transaction.
             Event::Failed if let Tx::Opening(opening) = &mut self.tx => opening.failed = true,
-            Event::Failed => {
-                self.uncertain |= !self.changes.is_empty();
-                self.changes.clear();
-            }
+            Event::Failed => self.uncertain |= self.changes.failed(),
         }
     }
 
@@ -102,28 +100,22 @@ impl Session {
             attached.lease.memory.forget_all();
         }
         if settings {
-            self.changes.push(TxChange::ResetAll);
-            self.changes.push(TxChange::Change(Change { name: ROLE.into(), value: None }));
+            self.changes.reset_all();
+            self.changes.change(Change { name: ROLE.into(), value: None });
             self.asked_class = None;
         }
     }
 
     /// The parameters that the transaction set are the session's now, and the server's.
-    pub(super) fn keep_changes(&mut self) {
-        for change in std::mem::take(&mut self.changes) {
-            match change {
-                // RESET brings a server to its own login's value, which is not what this client began with.
-                TxChange::Change(change) => {
-                    self.uncertain |=
-                        change.value.is_none() && self.startup_settings.values().contains_key(&change.name);
-                    self.change(&[change]);
-                }
-                TxChange::ResetAll => {
-                    self.uncertain |= !self.startup_settings.values().is_empty();
-                    self.set_settings(settings::reset_all(&self.settings, &self.startup_settings));
-                }
-                TxChange::Local(_) | TxChange::Savepoint => {}
-            }
+    fn keep_changes(&mut self, kept: Vec<Kept>) {
+        let began_with = self.startup_settings.values();
+        // RESET brings a server to its own login's value, which is not what this client began with.
+        self.uncertain |= kept.iter().any(|kept| match kept {
+            Kept::Change(change) => change.value.is_none() && began_with.contains_key(&change.name),
+            Kept::ResetAll => !began_with.is_empty(),
+        });
+        if !kept.is_empty() {
+            self.set_settings(settings::apply(&self.settings, &self.startup_settings, &kept));
         }
     }
 
@@ -131,9 +123,9 @@ impl Session {
     pub(super) fn check_changes(&self, effects: &Effects) -> Result<(), PgError> {
         let sets = |effects: &[Effect]| effects.iter().any(|effect| matches!(effect, Effect::Set(_)));
         let Some(effects) = effects.as_deref().filter(|effects| sets(effects)) else { return Ok(()) };
-        let before = self.changes.iter().filter_map(|change| match change {
-            TxChange::Change(change) => Some(std::slice::from_ref(change)),
-            _ => None,
+        let before = self.changes.kept().filter_map(|kept| match kept {
+            Kept::Change(change) => Some(std::slice::from_ref(change)),
+            Kept::ResetAll => None,
         });
         let now = effects.iter().filter_map(|effect| match effect {
             Effect::Set(changes) => Some(&changes[..]),
@@ -145,8 +137,12 @@ impl Session {
         }
     }
 
-    fn change(&mut self, changes: &[Change]) {
-        self.set_settings(settings::apply(&self.settings, &self.startup_settings, changes));
+    /// The same for a transaction that no server has heard of.
+    pub(super) fn keep_unheard(&mut self) {
+        let kept = self.changes.commit();
+        let uncertain = self.uncertain;
+        self.keep_changes(kept);
+        self.uncertain = uncertain;
     }
 
     pub(super) fn set_settings(&mut self, settings: Arc<Settings>) {
@@ -227,7 +223,7 @@ impl Session {
         self.empty_work();
         self.closed = false;
         self.copy_in = false;
-        self.changes.clear();
+        self.changes.rollback();
         self.uncertain = false;
         self.role_asked = false;
         self.sent = None;

@@ -8,6 +8,7 @@ use pgward_config::{Class, User};
 use pgward_router::{Action, Analysed, NoParams, Refusal, RefusalKind};
 use pgward_wire::{PgError, TxStatus};
 
+use super::changes::Mark;
 use super::replies::Event;
 use super::route::Asked;
 use super::{Lost, Opening, Session, Tx, errors};
@@ -51,7 +52,7 @@ impl Session {
         let no_server = self.attached.as_ref().is_none_or(|attached| attached.describe_only);
         match action {
             Action::Begin { .. } | Action::Commit { .. } | Action::Rollback { .. } => no_server,
-            Action::Savepoint | Action::Release | Action::RollbackTo | Action::SetTransaction { .. } => {
+            Action::Savepoint(_) | Action::Release(_) | Action::RollbackTo(_) | Action::SetTransaction { .. } => {
                 no_server && matches!(self.tx, Tx::Opening(_))
             }
             // A parameter of a transaction that no server has heard of is told to the server when there is one, so
@@ -114,9 +115,9 @@ impl Session {
                 self.tx = Tx::Idle;
                 return Err(error);
             }
-            (Action::RollbackTo, Tx::Opening(Opening { lost: Some(_), .. })) => self.check_runnable(action)?,
+            (Action::RollbackTo(_), Tx::Opening(Opening { lost: Some(_), .. })) => self.check_runnable(action)?,
             (Action::Commit { chain: true } | Action::Rollback { chain: true }, _) => self.check_chain()?,
-            (Action::Commit { .. } | Action::Rollback { .. } | Action::RollbackTo, _) => {}
+            (Action::Commit { .. } | Action::Rollback { .. } | Action::RollbackTo(_), _) => {}
             _ => self.check_in_failed(action)?,
         }
         self.check_opening(action, sql)?;
@@ -124,12 +125,13 @@ impl Session {
             Action::Begin { read_only, start } => Ok(self.begin(*read_only, *start, sql)),
             Action::Commit { chain } => self.end("COMMIT", *chain),
             Action::Rollback { chain } => self.end("ROLLBACK", *chain),
-            Action::Savepoint => Ok(self.opening_step("SAVEPOINT", sql)),
-            Action::Release => Ok(self.opening_step("RELEASE", sql)),
-            Action::RollbackTo => {
+            Action::Savepoint(name) => Ok(self.opening_savepoint(name, sql)),
+            Action::Release(name) if self.changes.release(name) => Ok(self.opening_step("RELEASE", sql)),
+            Action::RollbackTo(name) => {
                 self.allow_role(analysed, &[])?;
-                Ok(self.opening_step("ROLLBACK", sql))
+                self.opening_rollback_to(name)
             }
+            Action::Release(name) => Err(errors::no_savepoint(name)),
             Action::SetTransaction { read_only } => {
                 if let Tx::Opening(opening) = &mut self.tx {
                     opening.read_only = *read_only;
@@ -161,9 +163,9 @@ impl Session {
             (Tx::Opening(_), action) if self.is_proxys_own(action) => return Ok(()),
             (
                 Tx::Opening(opening),
-                Action::Savepoint
-                | Action::Release
-                | Action::RollbackTo
+                Action::Savepoint(_)
+                | Action::Release(_)
+                | Action::RollbackTo(_)
                 | Action::SetTransaction { .. }
                 | Action::Set(_)
                 | Action::Reset(_),
@@ -183,6 +185,7 @@ impl Session {
                 let texts = statement(sql);
                 let begin = texts.len();
                 self.tx = Tx::Opening(Opening { texts, begin, read_only, ..Opening::default() });
+                self.changes.begin();
                 Local::tag(tag)
             }
             _ => Local::warned(tag, errors::warning("25001", "there is already a transaction in progress")),
@@ -195,10 +198,11 @@ impl Session {
             Tx::Opening(mut opening) => {
                 let tag = if opening.failed { "ROLLBACK" } else { tag };
                 if tag == "COMMIT" {
-                    self.keep_changes();
+                    self.keep_unheard();
                 }
-                self.changes.clear();
+                self.changes.rollback();
                 if chain {
+                    self.changes.begin();
                     // The next transaction has the characteristics of this one.
                     opening.texts.truncate(opening.begin);
                     let Opening { texts, begin, read_only, .. } = opening;
@@ -234,9 +238,28 @@ impl Session {
     fn opening_step(&mut self, tag: &'static str, sql: &[u8]) -> Local {
         if let Tx::Opening(opening) = &mut self.tx {
             opening.texts.extend_from_slice(&statement(sql));
-            opening.failed &= tag != "ROLLBACK";
         }
         Local::tag(tag)
+    }
+
+    fn opening_savepoint(&mut self, name: &Arc<str>, sql: &[u8]) -> Local {
+        let local = self.opening_step("SAVEPOINT", sql);
+        if let Tx::Opening(Opening { texts, read_only, .. }) = &self.tx {
+            self.changes.savepoint(Arc::clone(name), Mark { told: texts.len(), read_only: *read_only });
+        }
+        local
+    }
+
+    /// ROLLBACK TO in a transaction that no server has heard of: what came after the savepoint never will be told, also
+    /// where it was what failed.
+    fn opening_rollback_to(&mut self, name: &str) -> Result<Local, PgError> {
+        let Some(mark) = self.changes.rollback_to(name) else { return Err(errors::no_savepoint(name)) };
+        if let Tx::Opening(opening) = &mut self.tx {
+            opening.texts.truncate(mark.told);
+            opening.read_only = mark.read_only;
+            opening.failed = false;
+        }
+        Ok(Local::tag("ROLLBACK"))
     }
 
     fn discard_all(&mut self) -> Local {

@@ -78,6 +78,7 @@ impl Session {
         // All that was asked is answered already.
         let untold = was_idle && (in_transaction || closed);
         if in_transaction {
+            self.changes.begin();
             let lost = if untold { Lost::Untold(error.clone()) } else { Lost::Told };
             self.tx = Tx::Opening(Opening { failed: true, lost: Some(lost), ..Opening::default() });
         }

@@ -5,6 +5,7 @@
 //! decides and [`attach`] takes a server from its pool. Only [`relay`] and [`attach`] wait for anything.
 
 mod attach;
+mod changes;
 mod copy;
 mod emit;
 mod errors;
@@ -49,11 +50,11 @@ use crate::accepted::At;
 use crate::greeting::refusable;
 use crate::registry::Handle;
 use crate::state::{Shared, State};
+use changes::Changes;
 use copy::CopyGuard;
 use portals::Portals;
 use prepared::{Names, Prepared};
 use route::Pending;
-use settings::Change;
 use split::Split;
 use work::Work;
 
@@ -96,7 +97,7 @@ pub(crate) struct Session {
     /// Nodes whose servers have accepted them.
     accepted: SmallVec<[At; 4]>,
     /// Parameter changes of the open transaction.
-    changes: Vec<TxChange>,
+    changes: Changes,
     /// After an error in the extended protocol, frames are skipped until Sync.
     skip_to_sync: bool,
     /// The server takes COPY rows.
@@ -113,7 +114,7 @@ pub(crate) struct Session {
     sent: Option<Box<Pending>>,
     /// Why the frame at hand got no server.
     denied: Option<PgError>,
-    /// Which parameters hold after a ROLLBACK TO is not known: the server is not used again.
+    /// Which parameters the server has is not known for certain: it is not used again.
     uncertain: bool,
     /// A change of role is under way in this segment.
     role_asked: bool,
@@ -188,16 +189,6 @@ enum Lost {
     /// Not yet: this answers its next statement.
     Untold(PgError),
     Told,
-}
-
-/// A change of parameters in the open transaction.
-#[derive(Debug)]
-enum TxChange {
-    Change(Change),
-    /// Gone with the transaction, however it ends.
-    Local(Change),
-    ResetAll,
-    Savepoint,
 }
 
 /// What a frame came to.
@@ -284,7 +275,7 @@ impl Session {
             unnamed: None,
             portals: Portals::default(),
             cursors: Cursors::default(),
-            changes: Vec::new(),
+            changes: Changes::default(),
             skip_to_sync: false,
             copy_in: false,
             guard: None,

@@ -289,7 +289,7 @@ impl Ear<'_> {
         };
         match command {
             b"COMMIT" => self.heard.events.push(Event::Commit),
-            b"ROLLBACK" if effect != Effect::RollbackTo => self.heard.events.push(Event::Rollback),
+            b"ROLLBACK" if !matches!(effect, Effect::RollbackTo(_)) => self.heard.events.push(Event::Rollback),
             _ => {}
         }
         if command.starts_with(b"COPY ") {

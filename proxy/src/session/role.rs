@@ -12,7 +12,7 @@ use pgward_wire::PgError;
 use super::route::Asked;
 use super::settings::Change;
 use super::work::Effect;
-use super::{Session, TxChange, errors};
+use super::{Session, errors};
 
 /// The setting that holds it.
 pub(super) const ROLE: &str = "role";
@@ -20,8 +20,7 @@ pub(super) const ROLE: &str = "role";
 impl Session {
     /// The role that was set, as the session's statements run now; `None` for the login's own.
     pub(super) fn role(&self) -> Option<&str> {
-        let changed = self.changes.iter().rev().find_map(TxChange::role);
-        let quoted = match changed {
+        let quoted = match self.changes.value_of(ROLE) {
             Some(Some(value)) => Some(value),
             Some(None) => value_of(&self.startup_settings),
             None => value_of(&self.settings),
@@ -32,8 +31,8 @@ impl Session {
     /// Whether the roles that these effects set may be set by the user, at this place.
     pub(super) fn check_role(&self, analysed: &Analysed, effects: &[Effect]) -> Result<(), Refusal> {
         let statements = &analysed.shape.statements;
-        if self.changes.iter().any(|change| change.role().is_some())
-            && statements.iter().any(|statement| statement.action == Action::RollbackTo)
+        if self.changes.value_of(ROLE).is_some()
+            && statements.iter().any(|statement| matches!(statement.action, Action::RollbackTo(_)))
         {
             return Err(unsupported("ROLLBACK TO is not supported in a transaction that has changed its role")
                 .hint("Use ROLLBACK, or set the role in a transaction without savepoints."));
@@ -65,16 +64,6 @@ impl Session {
     pub(super) fn role_is_allowed(&self) -> bool {
         let user = self.user();
         [&self.settings, &self.startup_settings].iter().all(|settings| may_set(user, value_of(settings)).is_ok())
-    }
-}
-
-impl TxChange {
-    /// What it makes of the role: `None` if it leaves it, else the new value or a RESET.
-    fn role(&self) -> Option<Option<&str>> {
-        match self {
-            Self::Change(change) | Self::Local(change) => role_in(change),
-            Self::ResetAll | Self::Savepoint => None,
-        }
     }
 }
 

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use bytes::BytesMut;
 use pgward_pools::Settings;
 
+use super::changes::Kept;
 use super::role::ROLE;
 
 /// A change of one parameter: `Some` for SET, `None` for RESET.
@@ -49,9 +50,16 @@ pub(crate) fn would_exceed<'a>(settings: &'a Settings, changes: impl Iterator<It
 }
 
 /// The settings with these changes made, in order.
-pub(crate) fn apply(base: &Settings, startup: &Settings, changes: &[Change]) -> Arc<Settings> {
+pub(crate) fn apply(base: &Settings, startup: &Settings, changes: &[Kept]) -> Arc<Settings> {
     let mut map = base.values().clone();
     for change in changes {
+        let change = match change {
+            Kept::Change(change) => change,
+            Kept::ResetAll => {
+                map = reset_all(&map, startup);
+                continue;
+            }
+        };
         match (&change.value, startup.values().get(&change.name)) {
             (Some(value), _) => map.insert(change.name.clone(), value.clone()),
             // RESET goes back to what the client asked for at startup.
@@ -63,13 +71,13 @@ pub(crate) fn apply(base: &Settings, startup: &Settings, changes: &[Change]) -> 
 }
 
 /// The settings after RESET ALL, which leaves the role (GUC_NO_RESET_ALL).
-pub(crate) fn reset_all(base: &Settings, startup: &Settings) -> Arc<Settings> {
-    let mut map = startup.values().clone();
-    match base.values().get(ROLE) {
-        Some(role) => map.insert(Arc::from(ROLE), role.clone()),
-        None => map.remove(ROLE),
+fn reset_all(map: &BTreeMap<Arc<str>, String>, startup: &Settings) -> BTreeMap<Arc<str>, String> {
+    let mut reset = startup.values().clone();
+    match map.get(ROLE) {
+        Some(role) => reset.insert(Arc::from(ROLE), role.clone()),
+        None => reset.remove(ROLE),
     };
-    Settings::of(map)
+    reset
 }
 
 /// Appends the SQL that brings a server from `from` to `to`; nothing when they are equal.
@@ -343,16 +351,17 @@ mod tests {
     fn reset_all_leaves_the_role() {
         let startup = settings(&[("datestyle", "'ISO'"), ("role", "'first'")]);
         let now = settings(&[("work_mem", "'1'"), ("role", "'ward'")]);
-        assert_eq!(reset_all(&now, &startup), settings(&[("datestyle", "'ISO'"), ("role", "'ward'")]));
-        assert_eq!(reset_all(&Settings::none(), &startup), settings(&[("datestyle", "'ISO'")]));
+        assert_eq!(apply(&now, &startup, &[Kept::ResetAll]), settings(&[("datestyle", "'ISO'"), ("role", "'ward'")]));
+        assert_eq!(apply(&Settings::none(), &startup, &[Kept::ResetAll]), settings(&[("datestyle", "'ISO'")]));
     }
 
     #[test]
     fn reset_returns_to_the_value_of_the_startup_message() {
         let startup = settings(&[("datestyle", "'ISO'")]);
         let now = settings(&[("datestyle", "'German'"), ("x", "'1'")]);
-        let reset = |name: &str| Change { name: name.into(), value: None };
+        let reset = |name: &str| Kept::Change(Change { name: name.into(), value: None });
         assert_eq!(apply(&now, &startup, &[reset("datestyle"), reset("x")]), startup);
+        assert_eq!(apply(&now, &startup, &[Kept::ResetAll]), startup);
     }
 
     #[test]

@@ -125,7 +125,7 @@ impl Session {
             (Action::Rollback { chain: false }, _) => Ok(()),
             (Action::Commit { chain: true }, Tx::Opening(Opening { lost: Some(Lost::Told), .. })) => self.check_chain(),
             (Action::Commit { .. }, Tx::Opening(Opening { lost: None | Some(Lost::Told), .. })) => Ok(()),
-            (Action::RollbackTo, Tx::Opening(Opening { lost: None, .. })) => Ok(()),
+            (Action::RollbackTo(_), Tx::Opening(Opening { lost: None, .. })) => Ok(()),
             _ => self.check_not_failed(),
         }
     }
@@ -173,8 +173,10 @@ impl Session {
             }
             Action::Reset(Some(name)) => Effect::Set(vec![Change { name: name.clone(), value: None }]),
             Action::Reset(None) => Effect::ResetAll,
-            Action::Savepoint => Effect::Savepoint,
-            Action::RollbackTo => Effect::RollbackTo,
+            Action::Begin { .. } | Action::Commit { chain: true } | Action::Rollback { chain: true } => Effect::Begin,
+            Action::Savepoint(name) => Effect::Savepoint(Arc::clone(name)),
+            Action::Release(name) => Effect::Release(Arc::clone(name)),
+            Action::RollbackTo(name) => Effect::RollbackTo(Arc::clone(name)),
             Action::CopyFrom(_) => Effect::CopyIn,
             Action::Listen => Effect::Pin("LISTEN"),
             Action::Declare { hold: true, .. } => Effect::Pin("cursor WITH HOLD"),

@@ -105,10 +105,14 @@ pub(crate) enum Effect {
     SetLocal(Change),
     /// RESET ALL.
     ResetAll,
+    /// BEGIN, or AND CHAIN behind what ended a block.
+    Begin,
     /// SAVEPOINT: parameters set after it are undone by ROLLBACK TO.
-    Savepoint,
+    Savepoint(Arc<str>),
+    /// RELEASE SAVEPOINT.
+    Release(Arc<str>),
     /// ROLLBACK TO SAVEPOINT.
-    RollbackTo,
+    RollbackTo(Arc<str>),
     /// COPY … FROM STDIN: the server takes rows first.
     CopyIn,
     /// DEALLOCATE ALL, or DISCARD ALL, which also forgets parameters.

@@ -104,6 +104,7 @@ impl<'t> Walk<'t> {
 
     pub(super) fn transaction(&mut self, transaction: &'t TransactionStmt) -> Action {
         let chain = transaction.chain;
+        let savepoint = || transaction.savepoint_name().unwrap_or_default().into();
         match transaction.kind {
             kind @ (TransactionStmtKind::TRANS_STMT_BEGIN | TransactionStmtKind::TRANS_STMT_START) => Action::Begin {
                 read_only: says_read_only(transaction.options()),
@@ -111,9 +112,9 @@ impl<'t> Walk<'t> {
             },
             TransactionStmtKind::TRANS_STMT_COMMIT => Action::Commit { chain },
             TransactionStmtKind::TRANS_STMT_ROLLBACK => Action::Rollback { chain },
-            TransactionStmtKind::TRANS_STMT_SAVEPOINT => Action::Savepoint,
-            TransactionStmtKind::TRANS_STMT_RELEASE => Action::Release,
-            TransactionStmtKind::TRANS_STMT_ROLLBACK_TO => Action::RollbackTo,
+            TransactionStmtKind::TRANS_STMT_SAVEPOINT => Action::Savepoint(savepoint()),
+            TransactionStmtKind::TRANS_STMT_RELEASE => Action::Release(savepoint()),
+            TransactionStmtKind::TRANS_STMT_ROLLBACK_TO => Action::RollbackTo(savepoint()),
             _ => {
                 self.refuse(
                     Refusal::new(RefusalKind::Unplaceable, "two-phase commit is not for clients of the proxy")

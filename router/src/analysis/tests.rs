@@ -93,9 +93,9 @@ fn show_action(analyser: &Analyser, analysed: &Analysed, number: usize, sql: &st
         Action::Begin { read_only, .. } => yes("begin", "-read-only", *read_only),
         Action::Commit { chain } => yes("commit", "-and-chain", *chain),
         Action::Rollback { chain } => yes("rollback", "-and-chain", *chain),
-        Action::Savepoint => "savepoint".into(),
-        Action::Release => "release".into(),
-        Action::RollbackTo => "rollback-to".into(),
+        Action::Savepoint(name) => format!("savepoint {name}"),
+        Action::Release(name) => format!("release {name}"),
+        Action::RollbackTo(name) => format!("rollback-to {name}"),
         Action::TwoPhase => "two-phase".into(),
         Action::Set(setting) => {
             let values = analyser.setting(analysed, setting, sql.as_bytes()).join(",");

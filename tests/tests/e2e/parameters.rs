@@ -1,7 +1,8 @@
 //! Parameters of a session in its transactions: as on a server for the client itself, and never seen by another.
 
 use bytes::BytesMut;
-use pgward_tests::{Frame, WireClient, answers};
+use pgward::demo::layout::SERVER_ROLE;
+use pgward_tests::{Frame, SERVER_PASSWORD, WireClient, answers};
 use pgward_wire::{frame, frontend};
 use tokio_postgres::Client;
 
@@ -9,6 +10,12 @@ use crate::shared;
 
 async fn session() -> WireClient {
     WireClient::login(shared().await.port("general"), "app", "demo-app").await
+}
+
+/// The same user on a server itself.
+async fn direct() -> WireClient {
+    let server = shared().await.node("us-east-patients/primary").port();
+    WireClient::login(server, SERVER_ROLE, SERVER_PASSWORD).await
 }
 
 fn put_portal(out: &mut BytesMut, sql: &str, max_rows: u32) {
@@ -58,5 +65,149 @@ async fn what_a_suspended_portal_set_is_the_sessions_alone() {
     }
     for found in found_by_others("current_setting('app.suspended', true)").await {
         assert_ne!(found, "mine");
+    }
+}
+
+/// All that is set here, in one row.
+const ALL: &str = "coalesce(current_setting('app.one', true), '') || '/' || \
+                   coalesce(current_setting('app.two', true), '') || '/' || current_setting('work_mem') || '/' || \
+                   current_setting('extra_float_digits')";
+/// What a server has by itself.
+const NOTHING_SET: &str = "//4MB/1";
+
+/// Command tags, values, SQLSTATEs and status; no notices.
+fn told(frames: &[Frame]) -> Vec<String> {
+    let text = |body: &[u8]| String::from_utf8_lossy(body).trim_end_matches('\0').to_owned();
+    let told = |frame: &Frame| match frame.tag {
+        b'E' => frame.field(b'C'),
+        b'C' | b'Z' => Some(text(&frame.body)),
+        b'D' => Some(text(&frame.body[6..])),
+        _ => None,
+    };
+    frames.iter().filter_map(told).collect()
+}
+
+async fn assert_nothing_is_found(after: &str) {
+    for found in found_by_others(ALL).await {
+        assert_eq!(found, NOTHING_SET, "after {after}");
+    }
+}
+
+#[tokio::test]
+async fn savepoints_undo_parameters_before_and_after_there_is_a_server() {
+    let sequences: [&[&str]; 10] = [
+        &["SET app.one = '1'", "BEGIN", "SAVEPOINT s", "RESET app.one", "ROLLBACK TO s", "SELECT 1", "COMMIT"],
+        &["BEGIN", "SAVEPOINT s", "SET app.one = '1'", "ROLLBACK TO s", "COMMIT"],
+        &["BEGIN", "SAVEPOINT a", "SET app.one = '1'", "SAVEPOINT b", "RELEASE a", "ROLLBACK TO b", "COMMIT"],
+        &["BEGIN", "SAVEPOINT a", "SET app.one = '1'", "RELEASE a", "ROLLBACK TO a", "ROLLBACK"],
+        &["BEGIN", "SELECT 1", "SAVEPOINT a", "SET app.one = '1'", "SAVEPOINT b", "SET app.two = '2'"],
+        &["ROLLBACK TO a", "COMMIT"],
+        &["BEGIN; SET app.one = '3'; SAVEPOINT s; SELECT 1/0", "ROLLBACK TO s", "COMMIT"],
+        &["BEGIN", "SAVEPOINT s", "SET TRANSACTION READ ONLY", "ROLLBACK TO s", "SHOW transaction_read_only"],
+        &["COMMIT"],
+        &["SET app.two = '4'", "COMMIT; SET app.two = '5'; SELECT 1/0"],
+    ];
+    let (mut server, mut client) = (direct().await, session().await);
+    let read = format!("SELECT {ALL}");
+    for sequence in sequences {
+        for sql in sequence.iter().copied().chain([&*read]) {
+            assert_eq!(told(&client.query(sql).await), told(&server.query(sql).await), "{sql} of {sequence:?}");
+        }
+        assert_nothing_is_found(&format!("{sequence:?}")).await;
+    }
+}
+
+/// PgWard tells an invalid value with the first statement, not with its SET.
+#[tokio::test]
+async fn a_savepoint_brings_back_a_transaction_whose_parameter_is_invalid() {
+    let mut client = session().await;
+    for (sql, last) in [
+        ("BEGIN", "T"),
+        ("SAVEPOINT s", "T"),
+        ("SET work_mem = 'nonsense'", "T"),
+        ("SELECT 1", "E"),
+        ("SELECT 1", "E"),
+        ("ROLLBACK TO s", "T"),
+        ("SET app.one = '1'", "T"),
+        ("SELECT 1", "T"),
+        ("COMMIT", "I"),
+    ] {
+        let told = told(&client.query(sql).await);
+        assert_eq!(told.last().unwrap(), last, "{sql}: {told:?}");
+        assert_eq!(told[0] == "22023" || told[0] == "25P02", last == "E", "{sql}: {told:?}");
+    }
+    assert_eq!(told(&client.query(&format!("SELECT {ALL}")).await)[0], "1//4MB/1");
+}
+
+/// xorshift64*: the same sequences in every run.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self, below: usize) -> usize {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33) as usize % below
+    }
+
+    fn parameter(&mut self) -> (&'static str, String) {
+        let n = self.next(3);
+        match self.next(4) {
+            0 => ("app.one", n.to_string()),
+            1 => ("app.two", n.to_string()),
+            2 => ("work_mem", format!("{}kB", 1000 + n)),
+            _ => ("extra_float_digits", n.to_string()),
+        }
+    }
+
+    fn statement(&mut self) -> String {
+        let (name, value) = self.parameter();
+        let savepoint = ["a", "b", "\"A\""][self.next(3)];
+        match self.next(20) {
+            0 | 1 => "BEGIN".to_owned(),
+            2 => "COMMIT".to_owned(),
+            3 => "ROLLBACK".to_owned(),
+            4..7 => format!("SAVEPOINT {savepoint}"),
+            7 => format!("RELEASE {savepoint}"),
+            8 | 9 => format!("ROLLBACK TO {savepoint}"),
+            10..13 => format!("SET {name} = '{value}'"),
+            13 => format!("SET LOCAL {name} = '{value}'"),
+            14 => format!("RESET {name}"),
+            15 if self.next(3) == 0 => "RESET ALL".to_owned(),
+            16 => format!("SELECT set_config('{name}', '{value}', false)"),
+            17 if self.next(3) == 0 => "SELECT 1/0".to_owned(),
+            18 if self.next(3) == 0 => "COMMIT AND CHAIN".to_owned(),
+            _ => format!("SELECT {ALL}"),
+        }
+    }
+
+    fn message(&mut self) -> String {
+        match self.next(6) {
+            0 => [self.statement(), self.statement(), self.statement()].join("; "),
+            _ => self.statement(),
+        }
+    }
+}
+
+#[tokio::test]
+async fn random_transactions_leave_a_sessions_parameters_as_on_a_server() {
+    let read = format!("SELECT {ALL}");
+    for seed in 1..=24 {
+        let mut random = Random(seed * 7919);
+        let (mut server, mut client) = (direct().await, session().await);
+        let mut said = Vec::new();
+        for n in 0..60 {
+            let sql = match n {
+                58 => "ROLLBACK".to_owned(),
+                59 => read.clone(),
+                _ => random.message(),
+            };
+            said.push(sql.clone());
+            let (through, directly) = (told(&client.query(&sql).await), told(&server.query(&sql).await));
+            assert_eq!(through, directly, "seed {seed}: {said:#?}");
+        }
+        if seed % 4 == 0 {
+            assert_nothing_is_found(&format!("{said:#?}")).await;
+        }
     }
 }

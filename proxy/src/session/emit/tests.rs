@@ -214,12 +214,12 @@ fn a_refused_statement_fails_on_the_server_too() {
 fn effects_wait_for_the_statements_success() {
     let (mut work, mut memory) = (Work::default(), ServerMemory::default());
     let text = work.store(b"SAVEPOINT a");
-    work.ops.push(Op::Query { text, effects: Some(Box::new([Effect::Savepoint])) });
+    work.ops.push(Op::Query { text, effects: Some(Box::new([Effect::Savepoint("a".into())])) });
     told(&mut work, &mut memory);
     let Some(Expect::Query { effects: Some(effects), done: 0 }) = work.expects.front() else {
         panic!("{:?}", work.expects);
     };
-    assert_eq!(effects[..], [Effect::Savepoint]);
+    assert_eq!(effects[..], [Effect::Savepoint("a".into())]);
 }
 
 #[test]

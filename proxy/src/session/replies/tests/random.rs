@@ -21,7 +21,7 @@ impl Random {
             2 => Expect::SilentParse { id },
             3 => Expect::SilentClose { id: 7, spoiled: false },
             4 => Expect::SilentSync,
-            5 => Expect::Query { effects: Some([Effect::Savepoint].into()), done: 0 },
+            5 => Expect::Query { effects: Some([Effect::Savepoint("a".into())].into()), done: 0 },
             6 => Expect::Parse { id, name: Some(b"s"[..].into()) },
             7 => Expect::Bind { id: 1 },
             8 | 9 => Expect::Describe { id: None },

@@ -15,7 +15,7 @@ fn the_answer_to_a_query_passes_unchanged() {
 
 #[test]
 fn statements_of_a_query_take_effect_one_by_one() {
-    let effects = || Some([Effect::None, Effect::Savepoint, Effect::RollbackTo].into());
+    let effects = || Some([Effect::None, Effect::Savepoint("a".into()), Effect::RollbackTo("a".into())].into());
     let script = || {
         let ops = |work: &mut Work| {
             let text = work.store(b"SELECT 1; SAVEPOINT a; ROLLBACK TO a; COMMIT");
@@ -28,7 +28,7 @@ fn statements_of_a_query_take_effect_one_by_one() {
     let played = play(script, &server);
     assert_settled(&played);
     assert_eq!(played.client, server);
-    let done = [Event::Done(Effect::Savepoint), Event::Done(Effect::RollbackTo)];
+    let done = [Event::Done(Effect::Savepoint("a".into())), Event::Done(Effect::RollbackTo("a".into()))];
     assert_eq!(played.heard.events, done.into_iter().chain([Event::Commit]).collect::<Vec<_>>());
     let server = [&head[..], &error("deferred constraint"), &ready(b'I')].concat();
     let played = play(script, &server);
