@@ -114,13 +114,14 @@ async function cancel(sql) {
   const asleep = () =>
     watching.begin(async (sql) => {
       const [{ count }] = await sql`SELECT count(*)::int FROM pg_stat_activity
-        WHERE state = 'active' AND query LIKE ${'%AS step_of_' + NAME}`
+        WHERE wait_event = 'PgSleep' AND application_name = ${'step_of_' + NAME}`
       return count === 1
     })
   const cancelled = sql.begin(async (sql) => {
     // In a transaction of the patient, so that it is known which server to ask whether the statement has begun: the
     // driver asks but once to cancel it, and before it has begun that cancels nothing.
     await sql`SELECT region FROM patients WHERE id = ${PATIENT}`
+    await sql.unsafe(`SET LOCAL application_name = 'step_of_${NAME}'`)
     const statement = sql`SELECT pg_sleep(60) AS step_of_postgres_js`
     const ended = sqlstate(statement)
     while (!(await asleep())) await setTimeout(100)

@@ -93,6 +93,7 @@ END
 cat >"$folder/sleep.sql" <<'END'
 BEGIN;
 SELECT region FROM patients WHERE id = :'patient';
+SET LOCAL application_name = 'step_of_psql';
 SELECT pg_sleep(60) AS step_of_psql;
 \echo not reached
 END
@@ -101,7 +102,7 @@ pid=$!
 asleep() {
     run <<'END'
 BEGIN;
-SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE '%AS step_of_' || :'name' || '%';
+SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND application_name = 'step_of_' || :'name';
 COMMIT;
 END
 }

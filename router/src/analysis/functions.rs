@@ -48,6 +48,21 @@ const RUN_SQL: [&str; 24] = [
     "pg_logical_slot_get_changes",
 ];
 
+/// Functions that show statements of other clients, or the rows that they changed.
+const SHOW_OTHERS: [&str; 8] = [
+    "pg_stat_get_activity",
+    "pg_stat_get_backend_activity",
+    "pg_prepared_statement",
+    "pg_stat_statements",
+    "pg_get_backend_memory_contexts",
+    "pg_logical_slot_get_binary_changes",
+    "pg_logical_slot_peek_changes",
+    "pg_logical_slot_peek_binary_changes",
+];
+
+/// Functions that end other clients' statements or sessions.
+const END_OTHERS: [&str; 2] = ["pg_cancel_backend", "pg_terminate_backend"];
+
 /// The schema, if any, and the name; `None` for what is no plain name.
 pub(super) fn qualified(names: &NodeList) -> Option<(Option<&str>, &str)> {
     let mut parts = names.iter().map(Node::as_str);
@@ -78,6 +93,16 @@ impl<'t> Walk<'t> {
                 Refusal::new(RefusalKind::Unplaceable, format!("{name} reads what its arguments name"))
                     .hint("Name the tables and the patient in the statement itself."),
             );
+        } else if SHOW_OTHERS.contains(&name) {
+            self.refuse(
+                Refusal::new(RefusalKind::NoPatient, format!("{name} shows statements of other clients"))
+                    .hint("Ask the shard's own server."),
+            );
+        } else if END_OTHERS.contains(&name) {
+            let message = format!("{name} would reach whichever client the server works for");
+            self.refuse(Refusal::new(RefusalKind::Unsupported, message).hint(
+                "Cancel a statement by a cancel request (in psql: Ctrl-C); end sessions on the shard's own server.",
+            ));
         } else if name == "set_config" {
             self.set_config_call(call);
         }

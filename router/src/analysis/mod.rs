@@ -4,6 +4,7 @@
 //! statement refused. Nothing here may depend on the value of a literal: a shape stands for all texts that differ in
 //! their literals alone.
 
+mod activity;
 mod change;
 mod children;
 mod conditions;
@@ -72,6 +73,9 @@ fn statement(tables: &Tables, sql: &[u8], literals: &[Literal], raw: &RawStmt) -
     };
     if walk.refusal.is_none() {
         walk.nothing_unseen(raw.stmt());
+        if walk.shows_statements {
+            walk.no_statements_of_others(raw.stmt());
+        }
     }
     let action = match action {
         Action::Run | Action::CopyTo | Action::Declare { hold: false, .. } if walk.pins => Action::Pins,

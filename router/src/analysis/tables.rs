@@ -94,6 +94,8 @@ impl Tables {
     pub(crate) fn find(&self, schema: Option<&str>, name: &str) -> Named {
         let declared = self.by_name.get(name).map(SmallVec::as_slice).unwrap_or_default();
         match schema {
+            // Of an extension, which may be in any schema.
+            Some(_) if name == "pg_stat_statements" => Named::Statistics,
             Some("pg_catalog") => catalog_table(name),
             Some("information_schema") => Named::Catalog,
             Some(schema) => match declared.iter().find(|table| *table.schema == *schema) {
@@ -232,7 +234,7 @@ fn kept() -> Refusal {
     Refusal::new(RefusalKind::Unsupported, "this setting cannot be changed by set_config").hint("Use SET.")
 }
 
-/// Statistics and large objects hold values of patients' rows.
+/// Statistics, large objects and texts of statements hold values of patients' rows.
 fn catalog_table(name: &str) -> Named {
     match name {
         "pg_statistic"
@@ -240,6 +242,8 @@ fn catalog_table(name: &str) -> Named {
         | "pg_statistic_ext_data"
         | "pg_stats_ext"
         | "pg_stats_ext_exprs"
+        | "pg_stat_statements"
+        | "pg_backend_memory_contexts"
         | "pg_largeobject" => Named::Statistics,
         _ => Named::Catalog,
     }

@@ -12,6 +12,7 @@ use pg_raw_parse::nodes::{Constraint, RangeVar};
 use pgward_config::TableKind;
 use smallvec::SmallVec;
 
+use super::activity::shows_statements;
 use super::children::children;
 use super::constants::Constants;
 use super::graph::{Graph, Sources, Var};
@@ -73,6 +74,8 @@ pub(super) struct Walk<'t> {
     pub(super) locks: bool,
     /// What is walked is kept by the server and runs later, in statements that do not show it.
     pub(super) stored: bool,
+    /// It reads a view that shows statements of other clients.
+    pub(super) shows_statements: bool,
     /// The parameters of the tree, found by the look at all of it.
     pub(super) params: Uses,
     /// Addresses of the tables, calls and queries that were looked at.
@@ -97,6 +100,7 @@ impl<'t> Walk<'t> {
             pins: false,
             locks: false,
             stored: false,
+            shows_statements: false,
             params: Uses::default(),
             seen: HashSet::default(),
             refusal: None,
@@ -244,6 +248,7 @@ impl<'t> Walk<'t> {
     /// The same, by name.
     pub(super) fn named(&mut self, schema: Option<&str>, name: &str, written: bool) -> Option<Arc<TableInfo>> {
         self.writes |= written;
+        self.shows_statements |= shows_statements(name);
         match self.tables.find(schema, name) {
             Named::Table(table) => {
                 self.note(&table.full, table.kind, written);
