@@ -99,6 +99,16 @@ impl WireClient {
         sent
     }
 
+    /// Closes this side: what is sent to it is still read.
+    pub async fn close_side(&mut self) {
+        self.stream.shutdown().await.expect("the connection is open");
+    }
+
+    /// Is gone, as when a machine loses its power: what was sent to it meets a reset.
+    pub fn reset(self) {
+        self.stream.set_zero_linger().expect("the connection is open");
+    }
+
     /// Sends a Query; what answers it, up to and with ReadyForQuery.
     pub async fn query(&mut self, sql: &str) -> Vec<Frame> {
         let mut query = BytesMut::new();

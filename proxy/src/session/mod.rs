@@ -6,6 +6,7 @@
 
 mod attach;
 mod changes;
+mod closing;
 mod copy;
 mod emit;
 mod errors;
@@ -132,10 +133,21 @@ struct Client {
     inbox: BytesMut,
     /// To be written.
     out: BytesMut,
-    /// The client has closed its side.
+    /// It has closed its side: nothing more comes.
+    ended: bool,
+    /// Nothing reaches it any more.
     gone: bool,
+    /// How long its last read may run on once it has closed its side.
+    patience: Option<std::pin::Pin<Box<tokio::time::Sleep>>>,
     /// Frames of it wait until there is less for a socket to take.
     stalled: bool,
+}
+
+impl Client {
+    fn new(stream: TcpStream) -> Self {
+        let (inbox, out) = (BytesMut::new(), BytesMut::new());
+        Self { stream, inbox, out, ended: false, gone: false, patience: None, stalled: false }
+    }
 }
 
 /// The server that the session holds.
@@ -265,7 +277,7 @@ impl Session {
             who,
             audit_who,
             handle,
-            client: Client { stream, inbox: BytesMut::new(), out: BytesMut::new(), gone: false, stalled: false },
+            client: Client::new(stream),
             attached: None,
             work: Work::take(),
             closed: false,

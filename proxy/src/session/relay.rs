@@ -39,7 +39,7 @@ pub(crate) enum Ended {
 }
 
 /// Why the poll came back.
-enum Wake {
+pub(super) enum Wake {
     /// There are frames to look at.
     Frames,
     /// The first of the frames at hand needs a server.
@@ -56,8 +56,10 @@ enum Wake {
     StepFailed(PgError),
     /// The record of a decision is not durable, or its statement was cancelled meanwhile.
     NotRecorded(PgError),
-    /// The client is gone.
+    /// Nothing more comes from the client, and what it sent whole is done.
     ClientGone,
+    /// The same, but for a read that runs for nobody.
+    Abandoned,
     /// The session is to end.
     Kill(Kill),
 }
@@ -90,14 +92,23 @@ impl Session {
             match wake {
                 Wake::Frames => {}
                 Wake::Attach(need) => self.attach(need).await,
-                Wake::Leave => return Ok(Ended::Terminated),
+                Wake::Leave => {
+                    self.leave().await;
+                    self.send_rest().await;
+                    return Ok(Ended::Terminated);
+                }
                 Wake::Fatal(fatal) => return Err(fatal),
                 Wake::Answered => self.finish_segment(),
                 Wake::ServerGone(why) => self.server_gone(&why).await?,
                 // The server is given up, and whatever it was sent behind the step with it.
                 Wake::StepFailed(error) | Wake::NotRecorded(error) => self.fail_segment(error)?,
                 Wake::ClientGone => {
-                    self.finish_for_nobody().await;
+                    self.leave().await;
+                    self.send_rest().await;
+                    return Ok(Ended::Vanished);
+                }
+                Wake::Abandoned => {
+                    self.abandon().await;
                     return Ok(Ended::Vanished);
                 }
                 Wake::Kill(kill) => return Err(Fatal(errors::killed(kill))),
@@ -114,7 +125,7 @@ impl Session {
             let mut progress = false;
             // A write alone makes nothing else possible that is not tried below anyway.
             if let Poll::Ready(Err(_)) = self.write_client(cx) {
-                return Poll::Ready(Wake::ClientGone);
+                self.lose_client();
             }
             if self.attached.is_some() {
                 match self.poll_server(cx) {
@@ -152,6 +163,11 @@ impl Session {
                 Poll::Pending => {}
             }
             if !progress {
+                if self.client.ended
+                    && let Poll::Ready(wake) = self.poll_closing(cx)
+                {
+                    return Poll::Ready(wake);
+                }
                 return self.park(cx);
             }
         }
@@ -181,8 +197,11 @@ impl Session {
     }
 
     /// Writes what waits for the client: true if something went.
-    fn write_client(&mut self, cx: &mut Context<'_>) -> Poll<std::io::Result<bool>> {
-        let Client { stream, out, .. } = &mut self.client;
+    pub(super) fn write_client(&mut self, cx: &mut Context<'_>) -> Poll<std::io::Result<bool>> {
+        let Client { stream, out, gone, .. } = &mut self.client;
+        if *gone {
+            out.clear();
+        }
         let mut wrote = false;
         while !out.is_empty() {
             let n = match Pin::new(&mut *stream).poll_write(cx, out) {
@@ -297,7 +316,7 @@ impl Session {
         }
         self.apply(&mut heard);
         if written.is_err() {
-            return Some(Wake::ClientGone);
+            self.lose_client();
         }
         if let Some(failure) = failure {
             return Some(Wake::ServerGone(failure));
@@ -356,14 +375,22 @@ impl Session {
     /// Reads from the client, unless what it sent before is still to be worked off.
     fn read_client(&mut self, cx: &mut Context<'_>) -> Poll<Option<Wake>> {
         let busy = self.is_busy();
-        if self.is_full() || self.is_split_full() || (busy && self.client.inbox.len() >= INBOX_WHILE_BUSY) {
+        let full = self.is_full() || self.is_split_full();
+        if self.client.ended || full || (busy && self.client.inbox.len() >= INBOX_WHILE_BUSY) {
             return Poll::Pending;
         }
         READ.with_borrow_mut(|scratch| {
             let mut buf = ReadBuf::new(scratch);
             match ready!(Pin::new(&mut self.client.stream).poll_read(cx, &mut buf)) {
-                Ok(()) if buf.filled().is_empty() => Poll::Ready(Some(Wake::ClientGone)),
-                Err(_) => Poll::Ready(Some(Wake::ClientGone)),
+                Ok(()) if buf.filled().is_empty() => {
+                    self.client.ended = true;
+                    Poll::Ready(None)
+                }
+                Err(_) => {
+                    self.client.ended = true;
+                    self.lose_client();
+                    Poll::Ready(None)
+                }
                 Ok(()) => {
                     let bytes = buf.filled();
                     self.received += bytes.len() as u64;
@@ -379,7 +406,7 @@ impl Session {
     }
 
     /// Whether what the client sends now has to wait for the answer under way.
-    fn is_busy(&self) -> bool {
+    pub(super) fn is_busy(&self) -> bool {
         let unanswered = self.closed || self.work.copy_asked || self.work.awaits_room;
         (unanswered && !self.takes_rows()) || self.is_split_ending()
     }
@@ -398,60 +425,6 @@ impl Session {
             self.client.inbox = take_buffer();
         }
         self.client.inbox.extend_from_slice(bytes);
-    }
-
-    /// The client vanished. A statement that was sent whole is let finish, as PostgreSQL would, unless it only reads;
-    /// everything else goes down with the server connection.
-    async fn finish_for_nobody(&mut self) {
-        self.client.gone = true;
-        self.client.out.clear();
-        if self.split.is_some() {
-            return self.finish_split_for_nobody().await;
-        }
-        let Some(attached) = &self.attached else { return };
-        let reads = super::is_read(attached.kind);
-        if !self.closed || self.copy_in || self.guard.is_some() {
-            return self.drop_server();
-        }
-        if reads {
-            let target = attached.lease.cancel_target();
-            self.drop_server();
-            // Best effort: the server also notices when it writes to the closed connection.
-            let _ = target.send().await;
-            return;
-        }
-        if self.is_answered() {
-            // The answer came whole, and the client was found gone when it was to be written.
-            return self.finish_segment();
-        }
-        while let Wake::Frames = std::future::poll_fn(|cx| self.poll_orphan(cx)).await {}
-    }
-
-    /// Lets a vanished client's statement finish: `Frames` while there is more to hear.
-    fn poll_orphan(&mut self, cx: &mut Context<'_>) -> Poll<Wake> {
-        self.expect_harder_kill(cx);
-        if self.handle.killed().is_some_and(Kill::is_immediate) {
-            self.drop_server();
-            return Poll::Ready(Wake::ClientGone);
-        }
-        match self.poll_server(cx) {
-            Poll::Ready(Some(Wake::Answered)) => {
-                self.finish_segment();
-                Poll::Ready(Wake::Answered)
-            }
-            Poll::Ready(None | Some(Wake::Frames)) => {
-                self.client.out.clear();
-                Poll::Ready(Wake::Frames)
-            }
-            Poll::Ready(Some(_)) => {
-                self.drop_server();
-                Poll::Ready(Wake::ClientGone)
-            }
-            Poll::Pending => self.park(cx).map(|_| {
-                self.drop_server();
-                Wake::ClientGone
-            }),
-        }
     }
 
     /// Tells the client why it is disconnected; what waits for it is sent first if it can be.

@@ -3,6 +3,7 @@
 
 mod audit;
 mod cancels;
+mod closing;
 mod copying;
 mod emergency;
 mod extended;

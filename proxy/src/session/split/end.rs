@@ -1,7 +1,6 @@
 //! How a split COPY ends: what its course asks for, the answer to the client, and the servers' way back.
 
 use std::sync::Arc;
-use std::task::Poll;
 
 use pgward_pools::Clean;
 use pgward_wire::{PgError, TxStatus, backend};
@@ -9,7 +8,6 @@ use pgward_wire::{PgError, TxStatus, backend};
 use super::course::{Act, Outcome, Verdict};
 use super::{Leg, Session, Split, errors, said};
 use crate::cancel::under_way;
-use crate::registry::Kill;
 use crate::session::errors::internal;
 
 impl Session {
@@ -153,26 +151,6 @@ impl Session {
                 tokio::spawn(under_way::hold(lease, cancel, self.state.config.proxy.connect_timeout));
             }
         }
-    }
-
-    /// The client has vanished. A COPY whose rows came whole is let finish, as PostgreSQL would; anything else goes down
-    /// with its servers.
-    pub(in crate::session) async fn finish_split_for_nobody(&mut self) {
-        if self.guard.is_some() {
-            return self.drop_server();
-        }
-        std::future::poll_fn(|cx| {
-            self.expect_harder_kill(cx);
-            if self.handle.killed().is_some_and(Kill::is_immediate) {
-                self.drop_server();
-            }
-            match self.poll_split(cx) {
-                true => Poll::Ready(()),
-                false => Poll::Pending,
-            }
-        })
-        .await;
-        self.client.out.clear();
     }
 }
 
