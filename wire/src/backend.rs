@@ -207,6 +207,57 @@ pub fn backend_key_data(body: &[u8]) -> Result<(i32, &[u8]), ProtocolError> {
     if (4..=256).contains(&key.len()) { Ok((pid, key)) } else { Err(reader.invalid("the key has a length of its own")) }
 }
 
+/// What a server asks for at login, by the code of its Authentication message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AuthRequest<'a> {
+    /// AuthenticationOk
+    Ok,
+    /// AuthenticationCleartextPassword
+    Cleartext,
+    /// AuthenticationMD5Password, with its salt.
+    Md5([u8; 4]),
+    /// AuthenticationSASL, with the mechanisms that it offers.
+    Sasl(Vec<&'a [u8]>),
+    /// AuthenticationSASLContinue
+    SaslContinue,
+    /// AuthenticationSASLFinal
+    SaslFinal,
+    /// Kerberos, GSSAPI or SSPI.
+    Other(i32),
+}
+
+/// The request in an Authentication message.
+///
+/// # Errors
+/// When the body is not that of its code.
+pub fn authentication(body: &[u8]) -> Result<AuthRequest<'_>, ProtocolError> {
+    let mut reader = Reader::new("Authentication", body);
+    let request = match reader.i32()? {
+        0 => AuthRequest::Ok,
+        3 => AuthRequest::Cleartext,
+        5 => {
+            let salt = reader.bytes(4)?;
+            AuthRequest::Md5([salt[0], salt[1], salt[2], salt[3]])
+        }
+        10 => {
+            let mut mechanisms = Vec::new();
+            loop {
+                match reader.string()? {
+                    b"" => break,
+                    mechanism => mechanisms.push(mechanism),
+                }
+            }
+            AuthRequest::Sasl(mechanisms)
+        }
+        11 => return Ok(AuthRequest::SaslContinue),
+        12 => return Ok(AuthRequest::SaslFinal),
+        known @ (2 | 7 | 9) => return Ok(AuthRequest::Other(known)),
+        _ => return Err(reader.invalid("no such request is known")),
+    };
+    reader.end()?;
+    Ok(request)
+}
+
 /// The command tag in CommandComplete.
 ///
 /// # Errors

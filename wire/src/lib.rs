@@ -11,6 +11,7 @@ pub mod frontend;
 pub mod login;
 #[cfg(any(test, feature = "parsers"))]
 pub mod parsers;
+pub mod passage;
 pub mod startup;
 pub mod status;
 pub mod tag;

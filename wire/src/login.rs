@@ -12,6 +12,7 @@ use crate::backend;
 use crate::error::{PgError, ProtocolError};
 use crate::frame::{put_string, put_with};
 use crate::read::Reader;
+use crate::startup;
 use crate::status::TxStatus;
 use crate::tag::{backend as tag, frontend};
 
@@ -91,16 +92,8 @@ pub struct Login {
 impl Login {
     /// A login, and the startup packet to send. `params` go into it beside user and database.
     pub fn new(user: &str, password: Option<&str>, database: &str, params: &[(&str, &str)]) -> (Self, BytesMut) {
-        let mut body = BytesMut::new();
-        body.put_u32(3 << 16);
-        for (name, value) in [("user", user), ("database", database)].iter().chain(params) {
-            put_string(&mut body, name.as_bytes());
-            put_string(&mut body, value.as_bytes());
-        }
-        body.put_u8(0);
-        let mut packet = BytesMut::with_capacity(body.len() + 4);
-        packet.put_u32(body.len() as u32 + 4);
-        packet.put_slice(&body);
+        let mut packet = BytesMut::new();
+        startup::put(&mut packet, [("user", user), ("database", database)].iter().chain(params).copied());
         let password = password.map(str::to_owned);
         (Self { user: user.to_owned(), password, state: State::Start, greeting: Greeting::default() }, packet)
     }

@@ -10,6 +10,7 @@ use crate::error::{PgError, ProtocolError};
 use crate::frame::HEADER_BYTES;
 use crate::frontend::{self, Bind, Close, Describe, Execute, Object, Parse, SaslInitialResponse};
 use crate::login::Login;
+use crate::passage::{Passage, Terms};
 use crate::startup::FirstPacket;
 use crate::tag;
 
@@ -130,6 +131,22 @@ pub const PARSERS: &[Parser] = &[
         sender: Sender::Server,
         tags: &[tag::backend::AUTHENTICATION],
         parse: authentication,
+        samples: &[b"\0\0\0\0", b"\0\0\0\x03", b"\0\0\0\x05salt", b"\0\0\0\x0aSCRAM-SHA-256\0OTHER\0\0"],
+        open: false,
+    },
+    Parser {
+        function: "backend::authentication",
+        sender: Sender::Server,
+        tags: &[tag::backend::AUTHENTICATION],
+        parse: auth_request,
+        samples: &[b"\0\0\0\0", b"\0\0\0\x03", b"\0\0\0\x05salt", b"\0\0\0\x0aSCRAM-SHA-256\0OTHER\0\0"],
+        open: false,
+    },
+    Parser {
+        function: "passage::Passage::frame",
+        sender: Sender::Server,
+        tags: &[tag::backend::AUTHENTICATION],
+        parse: passage,
         samples: &[b"\0\0\0\0", b"\0\0\0\x03", b"\0\0\0\x05salt", b"\0\0\0\x0aSCRAM-SHA-256\0OTHER\0\0"],
         open: false,
     },
@@ -271,6 +288,25 @@ fn authentication(body: &[u8]) -> Result<String, ProtocolError> {
     match login.frame(tag::backend::AUTHENTICATION, body, &mut out) {
         Ok(step) => Ok(format!("{step:?} {}", out.len())),
         Err(error) => Err(ProtocolError::new(error.to_string())),
+    }
+}
+
+fn auth_request(body: &[u8]) -> Result<String, ProtocolError> {
+    let request = backend::authentication(body)?;
+    if let backend::AuthRequest::Sasl(mechanisms) = &request {
+        let size: usize = mechanisms.iter().map(|mechanism| mechanism.len() + 1).sum();
+        assert_eq!(size + 5, body.len(), "all of it is mechanisms");
+    }
+    Ok(format!("{request:?}"))
+}
+
+/// A server's first request, passed on to a client on the easiest terms.
+fn passage(body: &[u8]) -> Result<String, ProtocolError> {
+    let mut passage = Passage::new(Terms { proof: false, cleartext: true });
+    let mut out = BytesMut::new();
+    match passage.frame(tag::backend::AUTHENTICATION, body, &mut out) {
+        Ok(step) => Ok(format!("{step:?} {out:?}")),
+        Err(error) => Err(ProtocolError::new(error.message().to_owned())),
     }
 }
 

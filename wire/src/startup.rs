@@ -1,6 +1,9 @@
 //! The first packet of a connection: "Start-up" in the manual's "Message Flow".
 
+use bytes::{BufMut, BytesMut};
+
 use crate::error::ProtocolError;
+use crate::frame::put_string;
 use crate::read::Reader;
 
 /// Code of a CancelRequest.
@@ -69,6 +72,19 @@ impl Startup {
     pub fn database(&self) -> Option<&str> {
         self.get("database").filter(|database| !database.is_empty()).or_else(|| self.user())
     }
+}
+
+/// Appends a StartupMessage of protocol 3.0, which every server speaks.
+pub fn put<'a>(out: &mut BytesMut, params: impl IntoIterator<Item = (&'a str, &'a str)>) {
+    let mut body = BytesMut::new();
+    body.put_u32(3 << 16);
+    for (name, value) in params {
+        put_string(&mut body, name.as_bytes());
+        put_string(&mut body, value.as_bytes());
+    }
+    body.put_u8(0);
+    out.put_u32(body.len() as u32 + 4);
+    out.put_slice(&body);
 }
 
 impl FirstPacket {
