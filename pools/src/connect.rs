@@ -6,13 +6,14 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 use pgward_config::model::{NodeId, NodeRole, ServerRole};
 use pgward_wire::login::{Greeting, Login, LoginError, Step};
-use pgward_wire::{ProtocolError, frame};
+use pgward_wire::{ProtocolError, frame, startup};
 use socket2::{SockRef, TcpKeepalive};
 use thiserror::Error;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::budget::Permit;
+use crate::guest::Credentials;
 use crate::kill::KillRegistry;
 use crate::memory::ServerMemory;
 use crate::server::Server;
@@ -73,6 +74,8 @@ pub(crate) struct Target {
     pub(crate) max_lifetime: Duration,
     pub(crate) watch: Arc<Watch>,
     pub(crate) switches: Arc<KillRegistry>,
+    /// Of whom the startup packet is, where it is a client's.
+    pub(crate) guest: Option<Credentials>,
 }
 
 impl Target {
@@ -100,7 +103,9 @@ impl Target {
                 }))
             }
             Err(error) => {
-                if let Some(failure) = error.failure() {
+                // A client whom the server does not let in says nothing about the server.
+                let of_client = self.guest.is_some() && matches!(error, ConnectError::Login(_));
+                if let Some(failure) = error.failure().filter(|_| !of_client) {
                     self.watch.report_failure(failure);
                 }
                 Err(error)
@@ -116,28 +121,43 @@ impl Target {
     }
 
     async fn log_in(&self, stream: &mut TcpStream) -> Result<Greeting, ConnectError> {
+        if let Some(guest) = &self.guest {
+            // The packet says user and database itself; it has been accepted as it is.
+            let (login, _) = Login::new(&self.role.name, self.password(), &self.dbname, &[]);
+            let mut packet = BytesMut::new();
+            startup::put(&mut packet, guest.params.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+            return follow(stream, login, packet).await;
+        }
         let mut params = vec![("application_name", "pgward"), ("client_encoding", "UTF8")];
         if self.node_role == NodeRole::Replica {
             // A mistake becomes an error, also on a replica that was promoted behind our back.
             params.push(("default_transaction_read_only", "on"));
         }
-        let password = self.role.password.as_ref().map(|password| password.expose());
-        let (mut login, mut out) = Login::new(&self.role.name, password, &self.dbname, &params);
-        let mut input = BytesMut::with_capacity(2048);
-        loop {
-            stream.write_all(&out).await?;
-            out.clear();
-            while let Some((tag, body)) = next_message(&mut input)? {
-                if let Step::Done = login.frame(tag, &body, &mut out)? {
-                    if !input.is_empty() {
-                        return Err(closed("the server went on talking after the login"));
-                    }
-                    return Ok(login.into_greeting());
+        let (login, packet) = Login::new(&self.role.name, self.password(), &self.dbname, &params);
+        follow(stream, login, packet).await
+    }
+
+    fn password(&self) -> Option<&str> {
+        self.role.password.as_ref().map(|password| password.expose())
+    }
+}
+
+/// Goes through a login whose first packet is this.
+async fn follow(stream: &mut TcpStream, mut login: Login, mut out: BytesMut) -> Result<Greeting, ConnectError> {
+    let mut input = BytesMut::with_capacity(2048);
+    loop {
+        stream.write_all(&out).await?;
+        out.clear();
+        while let Some((tag, body)) = next_message(&mut input)? {
+            if let Step::Done = login.frame(tag, &body, &mut out)? {
+                if !input.is_empty() {
+                    return Err(closed("the server went on talking after the login"));
                 }
+                return Ok(login.into_greeting());
             }
-            if out.is_empty() && stream.read_buf(&mut input).await? == 0 {
-                return Err(closed("the server closed the connection during the login"));
-            }
+        }
+        if out.is_empty() && stream.read_buf(&mut input).await? == 0 {
+            return Err(closed("the server closed the connection during the login"));
         }
     }
 }
@@ -159,7 +179,7 @@ fn closed(what: &str) -> ConnectError {
     ConnectError::Io(std::io::Error::new(std::io::ErrorKind::UnexpectedEof, what))
 }
 
-fn tune(stream: &TcpStream) -> std::io::Result<()> {
+pub(crate) fn tune(stream: &TcpStream) -> std::io::Result<()> {
     stream.set_nodelay(true)?;
     let keepalive = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(Duration::from_secs(5)).with_retries(3);
     let socket = SockRef::from(stream);

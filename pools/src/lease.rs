@@ -9,7 +9,7 @@ use pgward_wire::TxStatus;
 use crate::admission::Slot;
 use crate::pool::Pool;
 use crate::server::Server;
-use crate::store::Taken;
+use crate::store::{Store, Taken};
 
 /// Proof that a server may serve another client: it said ReadyForQuery idle and owes no reply.
 ///
@@ -31,24 +31,48 @@ impl Clean {
 #[derive(Debug)]
 pub struct Lease {
     /// `None` only while the lease is being released or dropped.
-    taken: Option<Taken>,
+    held: Option<Held>,
     pool: Arc<Pool>,
-    store: usize,
     /// Of the slot that it holds, and gives back when it is dropped.
     class: Class,
     /// It counts among the servers that sessions keep.
     pinned: bool,
 }
 
+/// Whose the server is.
+#[derive(Debug)]
+enum Held {
+    /// That of this store of the pool.
+    Store(usize, Taken),
+    /// That of this store of the pool's guests.
+    Guest(Arc<Store>, Taken),
+    /// Its client's alone.
+    Own(Box<Server>),
+}
+
 impl Lease {
     pub(crate) fn new(taken: Taken, pool: Arc<Pool>, store: usize, slot: Slot<'_>) -> Self {
-        Self { taken: Some(taken), pool, store, class: slot.hold(), pinned: false }
+        Self { held: Some(Held::Store(store, taken)), pool, class: slot.hold(), pinned: false }
     }
 
-    /// Gives the server back: first to the store, then its slot to whoever is next, who so finds it there.
+    /// Of a server that guests share.
+    pub(crate) fn of_guest(taken: Taken, pool: Arc<Pool>, store: Arc<Store>, slot: Slot<'_>) -> Self {
+        Self { held: Some(Held::Guest(store, taken)), pool, class: slot.hold(), pinned: false }
+    }
+
+    /// Of a server that goes back to nobody; its slot, of this class, is held already.
+    pub(crate) fn own(server: Box<Server>, pool: Arc<Pool>, class: Class) -> Self {
+        Self { held: Some(Held::Own(server)), pool, class, pinned: false }
+    }
+
+    /// Gives the server back: first to the store, then its slot to whoever is next, who so finds it there. One that is
+    /// its client's alone is closed.
     pub fn release(mut self, _proof: Clean) {
-        if let Some(taken) = self.taken.take() {
-            self.pool.put(self.store, taken);
+        match self.held.take() {
+            Some(Held::Store(store, taken)) => self.pool.put(store, taken),
+            Some(Held::Guest(store, taken)) => self.pool.put_in(&store, taken),
+            Some(Held::Own(server)) => server.farewell(),
+            None => {}
         }
     }
 
@@ -84,8 +108,10 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        if let Some(mut taken) = self.taken.take() {
-            taken.broken = true;
+        match self.held.take() {
+            Some(Held::Store(_, mut taken) | Held::Guest(_, mut taken)) => taken.broken = true,
+            Some(Held::Own(server)) => drop(server),
+            None => {}
         }
         self.unpin();
         self.pool.admission.release(self.class);
@@ -99,12 +125,18 @@ impl Deref for Lease {
     type Target = Server;
 
     fn deref(&self) -> &Server {
-        self.taken.as_ref().expect(PRESENT)
+        match self.held.as_ref().expect(PRESENT) {
+            Held::Store(_, taken) | Held::Guest(_, taken) => taken,
+            Held::Own(server) => server,
+        }
     }
 }
 
 impl DerefMut for Lease {
     fn deref_mut(&mut self) -> &mut Server {
-        self.taken.as_mut().expect(PRESENT)
+        match self.held.as_mut().expect(PRESENT) {
+            Held::Store(_, taken) | Held::Guest(_, taken) => taken,
+            Held::Own(server) => server,
+        }
     }
 }

@@ -94,6 +94,7 @@ impl Node {
                         max_lifetime: figures.max_lifetime,
                         watch: watch.clone(),
                         switches: watch.switches.clone(),
+                        guest: None,
                     };
                     (target, share(figures.min, *ahead, at))
                 });
@@ -220,6 +221,18 @@ impl Node {
         let store = pool.store(role).ok_or_else(|| AcquireError::UnknownRole(role.into()))?;
         let taken = pool.take_or_open(store, &slot, deadline).await?;
         Ok(Lease::new(taken, pool.clone(), store, slot))
+    }
+
+    /// A slot of this pool, for which it waits no longer than the pool's `wait_timeout`.
+    pub(crate) async fn enter(&self, pool: PoolKind, class: Class) -> Result<(&Arc<Pool>, Slot<'_>), AcquireError> {
+        let pool = self.pool(pool, class)?;
+        let mut changes = self.watch.changes();
+        tokio::select! {
+            biased;
+            admitted = tokio::time::timeout(pool.figures.wait_timeout, self.admit(pool, class, "")) =>
+                admitted.unwrap_or_else(|_| Err(AcquireError::timeout(pool, class))),
+            _ = changes.wait_for(|standing| *standing == Standing::Down) => Err(AcquireError::node_down()),
+        }
     }
 
     /// Waits for a slot of the pool, or of the one that it overflows into, whichever is free first.

@@ -8,10 +8,12 @@ use pgward_config::model::{self, PoolKind};
 use tokio::time::Instant;
 
 use crate::admission::{Admission, Slot};
-use crate::budget::Budget;
+use crate::budget::{Budget, Permit};
 use crate::connect::{ConnectError, Target};
 use crate::error::AcquireError;
 use crate::gate::Limits;
+use crate::guest::Guests;
+use crate::server::Server;
 use crate::store::{self, Store, Taken, Wish};
 
 /// While every connection of the pool is open and none of them idle, this long until it is looked at again.
@@ -29,7 +31,9 @@ pub(crate) struct Pool {
     /// Servers that sessions keep beyond their transactions.
     pinned: AtomicU32,
     budget: Arc<Budget>,
-    stores: Vec<Store>,
+    stores: Vec<Arc<Store>>,
+    /// Stores beside those of the configured roles: a plain pooler's.
+    pub(crate) guests: Guests,
     /// Ticks of the slow clock, one a second.
     clock: AtomicU32,
     /// Ticks to wait before connections are opened ahead again, and how long the next pause is.
@@ -52,7 +56,7 @@ impl Pool {
         let budget = Budget::new(figures.max);
         let stores = targets
             .into_iter()
-            .map(|(target, min)| Store::new(Arc::new(target), budget.clone(), min, figures.max))
+            .map(|(target, min)| Arc::new(Store::new(Arc::new(target), budget.clone(), min, figures.max)))
             .collect();
         Self {
             kind,
@@ -61,6 +65,7 @@ impl Pool {
             pinned: AtomicU32::new(0),
             budget,
             stores,
+            guests: Guests::default(),
             clock: AtomicU32::new(0),
             backoff: parking_lot::Mutex::new((0, BACKOFF_TICKS.0)),
         }
@@ -92,12 +97,27 @@ impl Pool {
     }
 
     /// Puts a server back that is clean.
-    pub(crate) fn put(&self, store: usize, mut taken: Taken) {
+    pub(crate) fn put(&self, store: usize, taken: Taken) {
+        self.put_in(&self.stores[store], taken);
+    }
+
+    pub(crate) fn put_in(&self, store: &Store, mut taken: Taken) {
         if !taken.switch.is_reusable() {
             return store::close(taken);
         }
         taken.idle_since = self.clock.load(Ordering::Relaxed);
-        self.stores[store].put(taken);
+        store.put(taken);
+    }
+
+    /// Puts a connection that was opened elsewhere among the idle ones.
+    pub(crate) async fn put_new(&self, store: &Store, server: Box<Server>) -> Result<(), ConnectError> {
+        let taken = store.adopt(server).await?;
+        self.put_in(store, taken);
+        Ok(())
+    }
+
+    pub(crate) fn budget(&self) -> Arc<Budget> {
+        Arc::clone(&self.budget)
     }
 
     /// An idle server, or a new one; the slot is what entitles to it.
@@ -107,14 +127,23 @@ impl Pool {
         slot: &Slot<'_>,
         deadline: Instant,
     ) -> Result<Taken, AcquireError> {
+        self.take_or_open_in(&self.stores[store], slot, deadline).await
+    }
+
+    pub(crate) async fn take_or_open_in(
+        self: &Arc<Self>,
+        store: &Arc<Store>,
+        slot: &Slot<'_>,
+        deadline: Instant,
+    ) -> Result<Taken, AcquireError> {
         loop {
-            let Wish { news, must_open } = match self.stores[store].take_or_wish() {
+            let Wish { news, must_open } = match store.take_or_wish() {
                 Ok(taken) => return Ok(taken),
                 Err(wish) => wish,
             };
             if must_open {
-                let pool = self.clone();
-                tokio::spawn(async move { pool.open_wanted(store).await });
+                let (pool, store) = (self.clone(), store.clone());
+                tokio::spawn(async move { pool.open_wanted(&store).await });
             }
             match tokio::time::timeout_at(deadline, news).await {
                 Ok(Ok(Ok(()))) | Ok(Err(_)) => {}
@@ -124,15 +153,28 @@ impl Pool {
         }
     }
 
-    async fn open_wanted(&self, store: usize) {
-        let deadline = Instant::now() + self.stores[store].target().connect_timeout;
+    /// A place for a connection that is no store's, once there is one: an idle server makes room. `None` where that takes
+    /// longer than a connection may.
+    pub(crate) async fn make_place(&self) -> Option<Permit> {
+        let deadline = Instant::now() + self.figures.wait_timeout;
+        loop {
+            match self.budget.take() {
+                Some(permit) => return Some(permit),
+                None if Instant::now() >= deadline => return None,
+                None => self.make_room(None).await,
+            }
+        }
+    }
+
+    async fn open_wanted(&self, store: &Arc<Store>) {
+        let deadline = Instant::now() + store.target().connect_timeout;
         let opened = loop {
-            match self.open(&self.stores[store]).await {
-                Err(ConnectError::PoolFull) if Instant::now() < deadline => self.make_room(store).await,
+            match self.open(store).await {
+                Err(ConnectError::PoolFull) if Instant::now() < deadline => self.make_room(Some(store)).await,
                 opened => break opened,
             }
         };
-        self.stores[store].opened(opened);
+        store.opened(opened);
     }
 
     async fn open(&self, store: &Store) -> Result<Taken, ConnectError> {
@@ -144,10 +186,10 @@ impl Pool {
     /// Closes an idle server of another role, whose place in the budget is then free, or lets a moment pass. Who asks
     /// holds a slot, so not all that is open can be in use: there is an idle one, or one that is just being opened or
     /// closed.
-    async fn make_room(&self, store: usize) {
-        let others = self.stores.iter().enumerate().filter(|&(at, _)| at != store).map(|(_, other)| other);
+    async fn make_room(&self, store: Option<&Arc<Store>>) {
+        let others = self.stores.iter().filter(|other| store.is_none_or(|store| !Arc::ptr_eq(store, other)));
         let most_idle = others.max_by_key(|other| other.idle());
-        if !most_idle.is_some_and(Store::evict) {
+        if !most_idle.is_some_and(|other| other.evict()) && !self.guests.evict(store) {
             tokio::time::sleep(EVICTION_RETRY).await;
         }
     }
@@ -168,6 +210,7 @@ impl Pool {
         for store in &self.stores {
             store.sweep(used_since);
         }
+        self.guests.sweep(used_since);
     }
 
     /// Opens connections up to the minimum, one after another; pauses after a failure, longer each time.
@@ -200,7 +243,7 @@ impl Pool {
     }
 
     /// The role that is furthest below its share of the minimum.
-    fn neediest(&self) -> Option<&Store> {
+    fn neediest(&self) -> Option<&Arc<Store>> {
         self.stores
             .iter()
             .filter(|store| store.min > 0)
@@ -215,7 +258,8 @@ impl Pool {
     /// Closes what is idle and takes nothing back from now on. Its housekeeping must have been told to end before, or it
     /// would go on to open what is closed at once.
     pub(crate) fn retire(&self) {
-        self.stores.iter().for_each(Store::retire);
+        self.stores.iter().for_each(|store| store.retire());
+        self.guests.retire();
     }
 
     /// Whether the connections of the minimum are open, or could not be opened.
@@ -228,6 +272,6 @@ impl Pool {
     }
 
     pub(crate) fn idle(&self) -> u32 {
-        self.stores.iter().map(Store::idle).sum()
+        self.stores.iter().map(|store| store.idle()).sum::<u32>() + self.guests.idle()
     }
 }

@@ -159,6 +159,14 @@ impl Store {
     pub(crate) async fn open(&self) -> Result<Taken, ConnectError> {
         let server = self.bb8.dedicated_connection().await?;
         // Each that bb8 counts has a place in the budget, which it leaves after bb8's count; so bb8 is never full here.
+        self.adopt(server).await
+    }
+
+    /// A connection that was opened elsewhere, made one of ours.
+    ///
+    /// # Errors
+    /// bb8 does not take it, which is closed then.
+    pub(crate) async fn adopt(&self, server: Box<Server>) -> Result<Taken, ConnectError> {
         self.bb8.add(server).map_err(|_| ConnectError::PoolFull)?;
         // Who takes one out has put one in, so there is one, be it that of another opening, and nothing waits here.
         self.bb8.get_owned().await.map_err(|error| match error {

@@ -44,6 +44,11 @@ pub fn put_authentication_ok(out: &mut BytesMut) {
     put(out, tag::AUTHENTICATION, &0u32.to_be_bytes());
 }
 
+/// Appends AuthenticationCleartextPassword.
+pub fn put_authentication_cleartext(out: &mut BytesMut) {
+    put(out, tag::AUTHENTICATION, b"\0\0\0\x03");
+}
+
 /// Appends AuthenticationSASL with these mechanisms.
 pub fn put_authentication_sasl(out: &mut BytesMut, mechanisms: &[&str]) {
     put_with(out, tag::AUTHENTICATION, |out| {
