@@ -4,7 +4,8 @@ use std::fmt::Display;
 use std::time::Duration;
 
 use crate::model::{
-    Audit, AuditPolicy, Config, DefaultShard, Directory, Health, Pool, PoolKind, Secret, Strategy, Undeclared,
+    Audit, AuditPolicy, Config, DefaultShard, Directory, Health, Plain, Pool, PoolKind, PoolMode, Secret, Strategy,
+    Undeclared,
 };
 use crate::units::{show_duration, show_size};
 
@@ -17,6 +18,7 @@ pub fn diff(old: &Config, new: &Config) -> Vec<String> {
     if old.http != new.http {
         words.push(format!("[http]: {} -> {}", http(old), http(new)));
     }
+    changed("[plain]", plain(old.plain.as_ref()), plain(new.plain.as_ref()), &mut words);
     items("user", &old.users, &new.users, |u| u.name.to_string(), &mut words);
     items("server role", &old.server_roles, &new.server_roles, |r| r.name.to_string(), &mut words);
     let (a, b) = (&old.sharding, &new.sharding);
@@ -66,6 +68,14 @@ fn strategy(strategy: Strategy) -> &'static str {
         Strategy::PatientRegion => "patient_region",
         Strategy::Hash => "hash",
     }
+}
+
+fn plain(plain: Option<&Plain>) -> String {
+    let mode = |mode| match mode {
+        PoolMode::Transaction => "transaction",
+        PoolMode::Session => "session",
+    };
+    plain.map_or("none".into(), |plain| format!("pool_mode {}, max_pools {}", mode(plain.pool_mode), plain.max_pools))
 }
 
 fn policy(policy: AuditPolicy) -> &'static str {

@@ -1,11 +1,12 @@
 //! From a file to a `Config`: read the text, read every table, check the rules; one mistake refuses the whole file.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use ring::digest;
 use toml::de::DeTable;
 
-use crate::model::{Audit, Config, Directory};
+use crate::model::{Audit, Class, Config, Directory, Plain, Pool, User, Workload};
 use crate::problem::{Problem, Problems};
 use crate::reader::Reader;
 use crate::report::Report;
@@ -76,13 +77,14 @@ pub fn parse_with(text: &str, path: &Path, sources: &Sources<'_>) -> Result<Load
 /// `None` only when an error is noted.
 fn read(table: &DeTable<'_>, text: &str, path: &Path, sources: &Sources<'_>, problems: &Problems) -> Option<Config> {
     let root = Reader::new("the file", text.len()..text.len(), Some(table), problems);
-    let proxy = sections::proxy::proxy(&root, path);
+    let plain = sections::plain::plain(&root);
+    let proxy = sections::proxy::proxy(&root, path, plain.is_some());
     let http = sections::proxy::http(&root);
     let peers = sections::peers::peers(&root);
     let listeners = sections::listeners::listeners(&root);
     let server_roles = sections::users::server_roles(&root, path, sources);
-    let users = sections::users::users(&root, path, sources, &server_roles, &listeners);
-    let sharding = sections::sharding::sharding(&root);
+    let users = sections::users::users(&root, path, sources, &server_roles, &listeners, plain.is_some());
+    let sharding = sections::sharding::sharding(&root, plain.is_some());
     let tables = sections::tables::tables(&root);
     let functions = sections::tables::functions(&root);
     let regions = sections::regions::regions(&root);
@@ -94,6 +96,7 @@ fn read(table: &DeTable<'_>, text: &str, path: &Path, sources: &Sources<'_>, pro
     root.finish();
     let document = Document {
         proxy,
+        plain,
         peers,
         listeners,
         http,
@@ -118,6 +121,13 @@ fn assemble(
     directory: Directory,
     audit: Audit,
 ) -> Config {
+    let plain = document.plain.map(|placed| placed.item);
+    let mut users: Vec<_> = document.users.into_iter().map(|placed| placed.item).collect();
+    let mut pools = document.pools.map(|placed| placed.item);
+    if let Some(plain) = &plain {
+        users.push(anybody(plain, document.server_roles.first().map(|role| &role.item.name)));
+        pools.iter_mut().for_each(|pool: &mut Pool| pool.min = 0);
+    }
     Config {
         hash: hash(text).into(),
         path: path.to_owned(),
@@ -125,17 +135,33 @@ fn assemble(
         peers: document.peers.into_iter().map(|placed| placed.item).collect(),
         listeners: document.listeners.into_iter().map(|placed| placed.item).collect(),
         http: document.http.map(|placed| placed.item),
-        users: document.users.into_iter().map(|placed| placed.item).collect(),
+        plain,
+        users,
         server_roles: document.server_roles.into_iter().map(|placed| placed.item).collect(),
         sharding: document.sharding.placed.item,
         tables: document.tables.into_iter().map(|placed| placed.item).collect(),
         functions: document.functions.into_iter().map(|placed| placed.item).collect(),
         regions: document.regions.into_iter().map(|region| region.placed.item).collect(),
         shards: document.shards.into_iter().map(|shard| shard.placed.item).collect(),
-        pools: document.pools.map(|placed| placed.item),
+        pools,
         health,
         directory,
         audit,
+    }
+}
+
+/// The one user of a plain pooler, who stands for all.
+fn anybody(plain: &Plain, prober: Option<&Arc<str>>) -> User {
+    User {
+        name: Arc::from(Plain::ANYBODY),
+        verifier: None,
+        class: Class::Normal,
+        ceiling: Class::Normal,
+        workload: Workload::Care,
+        server_role: prober.cloned().unwrap_or_default(),
+        may_set_role: Vec::new(),
+        pool_mode: plain.pool_mode,
+        max_clients: None,
     }
 }
 

@@ -230,6 +230,8 @@ pub struct Config {
     pub peers: Vec<Peer>,
     /// `[[listeners]]`
     pub listeners: Vec<Listener>,
+    /// `[plain]`; `None` where statements are routed.
+    pub plain: Option<Plain>,
     /// `[http]`; `None` when the table is absent.
     pub http: Option<Http>,
     /// `[[users]]`
@@ -344,6 +346,31 @@ pub enum AuthMethod {
 pub struct Http {
     /// Address of `/health/live`, `/health/ready`, `/metrics`.
     pub address: SocketAddr,
+}
+
+/// `[plain]`: a pooler of one server for any database and any user. All of them are one of [`Config::users`], the only
+/// one, called [`Plain::ANYBODY`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plain {
+    /// When servers are given back; default transaction.
+    pub pool_mode: PoolMode,
+    /// Pairs of database and user whose connections are kept at once (pool mode transaction); default 100.
+    pub max_pools: u32,
+}
+
+impl Plain {
+    /// The name of the user who stands for all.
+    pub const ANYBODY: &'static str = "*";
+
+    /// The pools that it opens; the others are there and stay empty.
+    pub const POOLS: &'static [PoolKind] = &[PoolKind::General];
+}
+
+impl Config {
+    /// The pools whose connections a node of this role may have.
+    pub fn pools_of(&self, role: NodeRole) -> &'static [PoolKind] {
+        if self.plain.is_some() { Plain::POOLS } else { PoolKind::of(role) }
+    }
 }
 
 /// `[[users]]`: who may come in.

@@ -12,6 +12,7 @@
 //! | `pool` | one prioritized pool of a node: admission, budget of connections, stores |
 //! | `gate`, `admission` | who is next: the rules as a pure state machine, and waiting at it |
 //! | `store`, `connect`, `server`, `budget` | idle servers of one role, opening more (through bb8), one connection |
+//! | `own`, `guest` | servers that clients log in to by themselves: of one client, and shared |
 //! | `lease` | a server in use, and the proof that gives it back |
 //! | `kill` | telling sessions that their server's node is gone |
 //! | `watch`, `standing`, `staleness` | what is known of a node; up or down, and the age of a replica's data, as pure rules |

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | [`serve`] | the process: runtimes, listeners, signals, reload, drain |
 //! | `startup`, `auth`, `greeting` | from an accepted socket to a session |
+//! | `plain` | the login of a plain pooler's client, at the server |
 //! | `session` | one client's session: frames, decisions, servers, replies |
 //! | `registry`, `cancel` | all sessions; requests to cancel what runs for one |
 //! | `state` | everything that a decision needs, behind one pointer |
@@ -23,6 +24,7 @@ pub mod directory;
 mod greeting;
 pub mod http;
 pub mod metrics;
+mod plain;
 mod registry;
 mod reload;
 pub mod serve;

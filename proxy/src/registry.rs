@@ -1,6 +1,6 @@
 //! All sessions of the process: who is here, how to reach their tasks, and which server runs what for whom.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::task::Waker;
@@ -157,10 +157,11 @@ impl Handle {
     }
 }
 
-/// The sessions by the process id that their clients know.
+/// The sessions by the process id that their clients know, and their number: a server's own process id is given out anew
+/// while the session that had it before may not have heard yet that its server is gone.
 #[derive(Debug)]
 pub(crate) struct Registry {
-    sessions: Mutex<HashMap<i32, Arc<Handle>>>,
+    sessions: Mutex<BTreeMap<(i32, u64), Arc<Handle>>>,
     next: AtomicU64,
     ticks: AtomicU32,
     started: Instant,
@@ -232,27 +233,49 @@ impl Registry {
     /// # Errors
     /// 53300 when there are `limit` sessions already, or as many of this user as the user may have.
     pub(crate) fn enter(&self, user: &User, limit: usize, minor: u16) -> Result<Entered<'_>, PgError> {
-        let key = key::make(self.random()?, self.instance, minor);
+        self.enter_as(&user.name, user.max_clients, limit, minor, None)
+    }
+
+    /// The same by these names and limits; the client is given this process id, its server's own, or a random one.
+    ///
+    /// # Errors
+    /// As for [`Registry::enter`].
+    pub(crate) fn enter_as(
+        &self,
+        user: &Arc<str>,
+        user_limit: Option<usize>,
+        limit: usize,
+        minor: u16,
+        pid: Option<i32>,
+    ) -> Result<Entered<'_>, PgError> {
+        let key = match pid {
+            // A process id that others can read leaves all to the key.
+            Some(_) => key::alone(self.random()?, minor),
+            None => key::make(self.random()?, self.instance, minor),
+        };
         let mut sessions = self.sessions.lock();
         if sessions.len() >= limit {
             return Err(PgError::error("53300", "sorry, too many clients already")
                 .with_detail(format!("max_clients in [proxy] is {limit}.")));
         }
-        if let Some(limit) = user.max_clients {
-            let of_user = sessions.values().filter(|handle| handle.user == user.name).count();
+        if let Some(limit) = user_limit {
+            let of_user = sessions.values().filter(|handle| handle.user == *user).count();
             if of_user >= limit {
-                return Err(PgError::error("53300", format!("too many connections for user \"{}\"", user.name))
+                return Err(PgError::error("53300", format!("too many connections for user \"{user}\""))
                     .with_detail(format!("max_clients of this user is {limit}.")));
             }
         }
-        let pid = loop {
-            let pid = i32::from_be_bytes(self.random()?) & i32::MAX;
-            if pid > 0 && !sessions.contains_key(&pid) {
-                break pid;
-            }
+        let pid = match pid {
+            Some(pid) => pid,
+            None => loop {
+                let pid = i32::from_be_bytes(self.random()?) & i32::MAX;
+                if pid > 0 && sessions.range(of_pid(pid)).next().is_none() {
+                    break pid;
+                }
+            },
         };
         let handle = Arc::new(Handle {
-            user: Arc::clone(&user.name),
+            user: Arc::clone(user),
             id: self.next.fetch_add(1, Ordering::Relaxed),
             pid,
             key,
@@ -264,7 +287,7 @@ impl Registry {
             waiting: Waiting::default(),
             server: Mutex::default(),
         });
-        sessions.insert(pid, Arc::clone(&handle));
+        sessions.insert((pid, handle.id), Arc::clone(&handle));
         Ok(Entered { registry: self, handle })
     }
 
@@ -299,7 +322,8 @@ impl Registry {
 
     /// The session that was given this process id and key.
     pub(crate) fn of_key(&self, pid: i32, told: &[u8]) -> Option<Arc<Handle>> {
-        self.sessions.lock().get(&pid).filter(|handle| key::same(&handle.key, told)).cloned()
+        let sessions = self.sessions.lock();
+        sessions.range(of_pid(pid)).map(|(_, handle)| handle).find(|handle| key::same(&handle.key, told)).cloned()
     }
 }
 
@@ -312,8 +336,12 @@ pub(crate) struct Entered<'r> {
 
 impl Drop for Entered<'_> {
     fn drop(&mut self) {
-        self.registry.sessions.lock().remove(&self.handle.pid);
+        self.registry.sessions.lock().remove(&(self.handle.pid, self.handle.id));
     }
+}
+
+fn of_pid(pid: i32) -> std::ops::RangeInclusive<(i32, u64)> {
+    (pid, 0)..=(pid, u64::MAX)
 }
 
 fn nanos_since_1970(time: SystemTime) -> u64 {
@@ -387,6 +415,19 @@ mod tests {
         assert!(!found(handle.pid, &handle.key[..4]));
         drop(entered);
         assert!(!found(handle.pid, &handle.key));
+    }
+
+    #[test]
+    fn two_sessions_of_one_process_id_are_told_apart_by_their_keys() {
+        let registry = Registry::new(0);
+        let enter = || registry.enter_as(&"app".into(), None, 9, 0, Some(7)).unwrap();
+        let (first, second) = (enter(), enter());
+        let (before, now) = (Arc::clone(&first.handle), Arc::clone(&second.handle));
+        assert_eq!((before.pid, now.pid), (7, 7));
+        let found = |key: &[u8]| registry.of_key(7, key).map(|handle| handle.id);
+        assert_eq!((found(&before.key), found(&now.key)), (Some(before.id), Some(now.id)));
+        drop(first);
+        assert_eq!((found(&before.key), found(&now.key)), (None, Some(now.id)));
     }
 
     #[test]

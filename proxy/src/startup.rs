@@ -4,10 +4,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt;
 use pgward_audit::{Event, EventKind, Who};
-use pgward_config::{AuthMethod, Class, NodeRole, PoolKind};
+use pgward_config::{AuthMethod, Class, NodeRole, Plain, PoolKind, PoolMode};
 use pgward_pools::{Clean, Lease, Node, Parameters, Settings};
 use pgward_router::{NoParams, placement};
 use pgward_wire::startup::{FirstPacket, Startup};
@@ -19,6 +19,7 @@ use tokio::net::TcpStream;
 use crate::auth::{MECHANISM, ScramExchange, wrong_password};
 use crate::cancel;
 use crate::greeting::{self, Reported, Tried};
+use crate::plain::{self, LoggedIn};
 use crate::registry::Entered;
 use crate::session::{Session, Wish, from_startup, may_set, of_the_connection, own_class, refusal_error, statements};
 use crate::state::{Shared, State};
@@ -27,11 +28,13 @@ use crate::state::{Shared, State};
 const MAX_PASSWORD_BYTES: usize = 4096;
 
 /// Why a connection ends before there is a session.
-enum Leave {
+pub(crate) enum Leave {
     /// The client closed its side.
     Silently,
     /// The client is told.
     Told(PgError),
+    /// The client has been told by its server, in this ErrorResponse.
+    RefusedByServer(Bytes),
     /// It was not a client but a request to cancel what runs for one.
     Cancel { pid: i32, key: Vec<u8> },
 }
@@ -60,9 +63,9 @@ pub(crate) async fn serve(shared: Arc<Shared>, listener: Arc<str>, mut stream: T
     let Some(listener) = state.config.listeners.iter().position(|known| known.name == listener) else { return };
     let login = Login { shared: &shared, state: &state, listener, address };
     let admitted = tokio::time::timeout(state.config.proxy.startup_timeout, login.admit(&mut stream)).await;
-    let (user, wishes, entered) = match admitted {
+    let Admitted { user, wishes, entered, own } = match admitted {
         Ok(Ok(admitted)) => admitted,
-        Ok(Err(Leave::Silently)) | Err(_) => return,
+        Ok(Err(Leave::Silently | Leave::RefusedByServer(_))) | Err(_) => return,
         Ok(Err(Leave::Told(error))) => return tell(&mut stream, error).await,
         Ok(Err(Leave::Cancel { pid, key })) => {
             let (shared, state) = (&*shared, &*state);
@@ -82,6 +85,10 @@ pub(crate) async fn serve(shared: Arc<Shared>, listener: Arc<str>, mut stream: T
         wishes.class,
     );
     drop(state);
+    let session = match own {
+        Some((name, logged_in)) => session.of_plain(name, &address.to_string(), logged_in),
+        None => session,
+    };
     let ended = session.run().await;
     tracing::debug!(%address, ?ended, "session ended");
 }
@@ -123,12 +130,25 @@ struct Login<'s, 'a> {
     address: SocketAddr,
 }
 
-type Admitted<'s> = (usize, Wishes, Entered<'s>);
+/// A client who is in.
+struct Admitted<'s> {
+    user: usize,
+    wishes: Wishes,
+    entered: Entered<'s>,
+    /// What it logged in to by itself, under this name.
+    own: Option<(Arc<str>, LoggedIn)>,
+}
 
 /// What a client wants its session to begin with.
 struct Wishes {
     settings: Arc<Settings>,
     class: Option<Class>,
+}
+
+impl Wishes {
+    fn none() -> Self {
+        Self { settings: Settings::none(), class: None }
+    }
 }
 
 impl<'s> Login<'s, '_> {
@@ -142,6 +162,9 @@ impl<'s> Login<'s, '_> {
         let (minor, unknown) = (startup.spoken(), startup.protocol_options());
         if startup.minor != minor || !unknown.is_empty() {
             backend::put_negotiate_protocol_version(&mut out, minor, &unknown);
+        }
+        if let Some(user) = self.anybody() {
+            return self.admit_by_server(stream, &startup, user, &user_name, out).await;
         }
         let user = match self.authenticate(stream, &user_name, &mut out).await {
             Ok(user) => user,
@@ -162,7 +185,70 @@ impl<'s> Login<'s, '_> {
         backend::put_backend_key_data(&mut out, entered.handle.pid, &entered.handle.key);
         backend::put_ready_for_query(&mut out, TxStatus::Idle);
         stream.write_all(&out).await?;
-        Ok((user, wishes, entered))
+        Ok(Admitted { user, wishes, entered, own: None })
+    }
+
+    /// Position of the user who stands for all, in a plain pooler.
+    fn anybody(&self) -> Option<usize> {
+        self.state.config.plain.as_ref()?;
+        self.state.config.users.iter().position(|user| &*user.name == Plain::ANYBODY)
+    }
+
+    /// Lets in whom the server lets in.
+    async fn admit_by_server(
+        &self,
+        stream: &mut TcpStream,
+        startup: &Startup,
+        user: usize,
+        name: &str,
+        mut out: BytesMut,
+    ) -> Result<Admitted<'s>, Leave> {
+        let admitted = self.log_in_at_server(stream, startup, user, name, &mut out).await;
+        match &admitted {
+            Err(Leave::Told(error)) => self.record_refused(name, error),
+            Err(Leave::RefusedByServer(body)) => {
+                // Its words repeat what the client asked for, which may be anything: that belongs in no log.
+                let sqlstate =
+                    backend::error_fields(body).map(|fields| String::from_utf8_lossy(fields.sqlstate).into_owned());
+                let error = PgError::error(sqlstate.unwrap_or_default(), "the server refused the login");
+                self.record_refused(name, &error);
+            }
+            _ => {}
+        }
+        let admitted = admitted?;
+        backend::put_backend_key_data(&mut out, admitted.entered.handle.pid, &admitted.entered.handle.key);
+        backend::put_ready_for_query(&mut out, TxStatus::Idle);
+        stream.write_all(&out).await?;
+        Ok(admitted)
+    }
+
+    async fn log_in_at_server(
+        &self,
+        stream: &mut TcpStream,
+        startup: &Startup,
+        user: usize,
+        name: &str,
+        out: &mut BytesMut,
+    ) -> Result<Admitted<'s>, Leave> {
+        let config = &self.state.config;
+        refuse_replication(startup)?;
+        let [node, ..] = self.state.fleet.shard(0) else {
+            return Err(PgError::error("XX000", "there is no server").into());
+        };
+        let terms = plain::terms(config, self.listener);
+        let mut client = plain::Client { stream, startup, terms };
+        let pool_mode = config.listeners[self.listener].pool_mode.unwrap_or(config.users[user].pool_mode);
+        let own = match (&config.plain, pool_mode) {
+            (Some(plain), PoolMode::Transaction) => client.log_in_shared(node, plain.max_pools, out).await?,
+            _ => client.log_in(node, out).await?,
+        };
+        let pid = match &own {
+            LoggedIn::Own { pid, .. } => Some(*pid),
+            LoggedIn::Shared { .. } => None,
+        };
+        let name: Arc<str> = name.into();
+        let entered = self.shared.registry.enter_as(&name, None, config.proxy.max_clients, startup.spoken(), pid)?;
+        Ok(Admitted { user, wishes: Wishes::none(), entered, own: Some((name, own)) })
     }
 
     /// The startup message, behind requests for encryption, which are declined. A cancel request ends here.
@@ -228,10 +314,7 @@ impl<'s> Login<'s, '_> {
             return Err(PgError::error("3D000", format!("database \"{database}\" does not exist"))
                 .with_hint(format!("PgWard serves the database \"{}\".", config.proxy.database)));
         }
-        if startup.get("replication").is_some_and(|value| !matches!(value, "false" | "off" | "no" | "0")) {
-            return Err(PgError::error("0A000", "replication connections are not supported")
-                .with_hint("Connect to the shard's own server."));
-        }
+        refuse_replication(startup)?;
         match startup.get("client_encoding").map(|name| name.trim_matches(['\'', '"']).to_ascii_uppercase()).as_deref()
         {
             None | Some("UTF8" | "UTF-8" | "UNICODE" | "AUTO" | "SQL_ASCII") => {}
@@ -378,8 +461,21 @@ impl<'s> Login<'s, '_> {
     }
 }
 
+fn refuse_replication(startup: &Startup) -> Result<(), PgError> {
+    match startup.get("replication") {
+        None | Some("false" | "off" | "no" | "0") => Ok(()),
+        Some(_) => Err(PgError::error("0A000", "replication connections are not supported")
+            .with_hint("Connect to the shard's own server.")),
+    }
+}
+
 /// The body of a password message.
 async fn password(stream: &mut TcpStream) -> Result<Vec<u8>, Leave> {
+    Ok(password_message(stream).await?.split_off(frame::HEADER_BYTES))
+}
+
+/// A password message, whole.
+pub(crate) async fn password_message(stream: &mut TcpStream) -> Result<Vec<u8>, Leave> {
     let mut head = [0; frame::HEADER_BYTES];
     stream.read_exact(&mut head).await?;
     let header = frame::header(&head)?.ok_or_else(|| ProtocolError::new("a header is five bytes"))?;
@@ -390,7 +486,8 @@ async fn password(stream: &mut TcpStream) -> Result<Vec<u8>, Leave> {
     if len > MAX_PASSWORD_BYTES {
         return Err(ProtocolError::new(format!("a password message of {len} bytes is too long")).into());
     }
-    let mut body = vec![0; len];
-    stream.read_exact(&mut body).await?;
-    Ok(body)
+    let mut message = head.to_vec();
+    message.resize(header.len, 0);
+    stream.read_exact(&mut message[frame::HEADER_BYTES..]).await?;
+    Ok(message)
 }

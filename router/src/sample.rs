@@ -44,6 +44,7 @@ pub(crate) fn config() -> Config {
         peers: vec![],
         listeners: vec![listener("us-east-1")],
         http: None,
+        plain: None,
         users: vec![user(Workload::Care)],
         server_roles: vec![],
         sharding: Sharding {

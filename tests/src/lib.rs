@@ -6,11 +6,13 @@
 //! folders, and is gone when the test process is gone.
 
 mod deployment;
+mod plain;
 mod query;
 mod records;
 mod wire;
 
 pub use deployment::{Deployment, Options, SERVER_PASSWORD};
+pub use plain::{PlainPooler, ROLE_PASSWORD};
 pub use query::{answered_by, answers, one, sqlstate};
 pub use records::Records;
 pub use wire::{Frame, WireClient};

@@ -1,7 +1,7 @@
 //! Pools that together exceed what the operator states that a server takes.
 
 use super::Document;
-use crate::model::{NodeRole, PoolKind};
+use crate::model::{NodeRole, Plain, PoolKind};
 use crate::problem::Problem;
 
 pub(super) fn check(document: &Document<'_>) {
@@ -9,7 +9,10 @@ pub(super) fn check(document: &Document<'_>) {
         let Some(limit) = shard.server_max_connections else { continue };
         let roles = [(NodeRole::Primary, true), (NodeRole::Replica, !shard.replicas.is_empty())];
         for (role, _) in roles.into_iter().filter(|(_, present)| *present) {
-            let pools = PoolKind::of(role);
+            let pools = match document.plain {
+                Some(_) => Plain::POOLS,
+                None => PoolKind::of(role),
+            };
             let max = |kind: &PoolKind| document.pools[kind.index()].max;
             let sum: u64 = pools.iter().map(|kind| u64::from(max(kind))).sum();
             if sum <= u64::from(limit) {

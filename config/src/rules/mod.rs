@@ -6,10 +6,11 @@ mod duplicates;
 mod hash_ranges;
 mod patient_regions;
 mod peers;
+mod plain;
 mod references;
 mod sovereignty;
 
-use crate::model::{Http, Listener, Peer, Pool, Proxy, RegionId, ServerRole, Table, User};
+use crate::model::{Http, Listener, Peer, Plain, Pool, Proxy, RegionId, ServerRole, Table, User};
 use crate::reader::Placed;
 use crate::sections::regions::ReadRegion;
 use crate::sections::sharding::ReadSharding;
@@ -18,6 +19,7 @@ use crate::sections::shards::ReadShard;
 /// All that was read, with its places.
 pub(crate) struct Document<'a> {
     pub(crate) proxy: Placed<'a, Proxy>,
+    pub(crate) plain: Option<Placed<'a, Plain>>,
     pub(crate) listeners: Vec<Placed<'a, Listener>>,
     pub(crate) peers: Vec<Placed<'a, Peer>>,
     pub(crate) http: Option<Placed<'a, Http>>,
@@ -41,9 +43,12 @@ impl Document<'_> {
 pub(crate) fn check(document: &Document<'_>) {
     duplicates::check(document);
     references::check(document);
-    peers::check(document);
-    patient_regions::check(document);
-    hash_ranges::check(document);
+    plain::check(document);
+    if document.plain.is_none() {
+        peers::check(document);
+        patient_regions::check(document);
+        hash_ranges::check(document);
+    }
     sovereignty::check(document);
     capacity::check(document);
 }

@@ -85,6 +85,9 @@ fn server_roles(document: &Document<'_>) {
 
 /// A reserve that nobody can use is a mistake, though not one that endangers anybody's data.
 fn emergency(document: &Document<'_>) {
+    if document.plain.is_some() {
+        return;
+    }
     let listener = document.listeners.iter().any(|listener| listener.class == Some(Class::Emergency));
     let user = document.users.iter().any(|user| user.ceiling == Class::Emergency);
     if let (false, false, Some(first)) = (listener, user, document.listeners.first()) {

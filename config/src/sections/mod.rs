@@ -8,6 +8,7 @@ pub(crate) mod health;
 pub(crate) mod identifier;
 pub(crate) mod listeners;
 pub(crate) mod peers;
+pub(crate) mod plain;
 pub(crate) mod pools;
 pub(crate) mod proxy;
 pub(crate) mod regions;

@@ -47,14 +47,14 @@ pub(crate) const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 /// More threads than any machine that this runs on has cores.
 const WORKERS_MOST: u64 = 1024;
 
-pub(crate) fn proxy<'a>(root: &Reader<'a>, toml: &Path) -> Placed<'a, Proxy> {
+pub(crate) fn proxy<'a>(root: &Reader<'a>, toml: &Path, plain: bool) -> Placed<'a, Proxy> {
     let reader = root.section("proxy");
     let bytes = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
     let item = Proxy {
         instance: Arc::from(reader.text("instance", "a name").map_or(INSTANCE, |text| text.into_inner())),
         peer_id: reader.number("peer_id", IDS).and_then(|id| u16::try_from(id).ok()),
         max_cancels_per_second: reader.number_or("max_cancels_per_second", 1, MAX_CANCELS_PER_SECOND),
-        database: Arc::from(reader.need("database", "the database name that clients ask for")),
+        database: Arc::from(database(&reader, plain)),
         workers: bytes(reader.number("workers", 1..=WORKERS_MOST).unwrap_or(WORKERS)),
         control_socket: control_socket(&reader, toml),
         max_clients: bytes(reader.number("max_clients", 1..=u64::MAX).unwrap_or(MAX_CLIENTS)),
@@ -71,6 +71,20 @@ pub(crate) fn proxy<'a>(root: &Reader<'a>, toml: &Path) -> Placed<'a, Proxy> {
     };
     reader.finish();
     Placed { item, reader }
+}
+
+/// A plain pooler serves any database; its own questions go to the one that every server has.
+fn database<'a>(reader: &Reader<'a>, plain: bool) -> &'a str {
+    if !plain {
+        return reader.need("database", "the database name that clients ask for");
+    }
+    if reader.value("database").is_some() {
+        reader.push(
+            crate::Problem::error(reader.at("database"), "`database` has no meaning in a plain pooler")
+                .label("any database of the server is served by its own name"),
+        );
+    }
+    "postgres"
 }
 
 fn control_socket(reader: &Reader<'_>, toml: &Path) -> PathBuf {

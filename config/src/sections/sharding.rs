@@ -17,19 +17,26 @@ pub(crate) struct ReadSharding<'a> {
     pub(crate) default_shard: Option<Reader<'a>>,
 }
 
-pub(crate) fn sharding<'a>(root: &Reader<'a>) -> ReadSharding<'a> {
+pub(crate) fn sharding<'a>(root: &Reader<'a>, plain: bool) -> ReadSharding<'a> {
     let reader = root.section("sharding");
     let default_shard = reader.table("default_shard", r#"a table such as { shard = "…", origins = ["…"] }"#);
     let item = Sharding {
-        strategy: reader.word("strategy", &STRATEGIES).unwrap_or(Strategy::PatientRegion),
+        // Without patients there is no directory, as with `hash`.
+        strategy: match plain {
+            true => Strategy::Hash,
+            false => reader.word("strategy", &STRATEGIES).unwrap_or(Strategy::PatientRegion),
+        },
         key_type: reader.word("key_type", &KEY_TYPES).unwrap_or(KeyType::Uuid),
-        undeclared_tables: reader.word("undeclared_tables", &UNDECLARED).unwrap_or(Undeclared::Refuse),
+        undeclared_tables: reader.word("undeclared_tables", &UNDECLARED).unwrap_or(match plain {
+            true => Undeclared::Local,
+            false => Undeclared::Refuse,
+        }),
         default_shard: default_shard.as_ref().map(read_default_shard),
         copy_across_shards: reader.boolean_or("copy_across_shards", true),
     };
     let patient_regions = reader.texts("patient_regions", "a list of patient regions");
     let patient_regions = patient_regions.iter().map(|text| PatientRegion::new(*text.get_ref())).collect();
-    if item.undeclared_tables == Undeclared::Local {
+    if item.undeclared_tables == Undeclared::Local && !plain {
         reader.push(
             Problem::warning(reader.at("undeclared_tables"), "tables that are not declared are not refused")
                 .label("a patient table that was forgotten here is taken for a local one, without any check")

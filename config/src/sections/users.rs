@@ -30,11 +30,12 @@ pub(crate) fn users<'a>(
     sources: &Sources<'_>,
     roles: &[Placed<'_, ServerRole>],
     listeners: &[Placed<'_, Listener>],
+    plain: bool,
 ) -> Vec<Placed<'a, User>> {
     let proof_asked = listeners.iter().find(|listener| listener.auth == AuthMethod::ScramSha256);
     let proof_asked = proof_asked.map(|listener| listener.name.clone());
     let users: Vec<_> = root.sections("users").into_iter().collect();
-    if users.is_empty() && root.value("users").is_none() {
+    if users.is_empty() && root.value("users").is_none() && !plain {
         root.missing("users", "at least one table [[users]]");
     }
     users.into_iter().map(|reader| user(reader, toml, sources, roles, proof_asked.as_deref())).collect()

@@ -35,6 +35,16 @@ pub(crate) fn make(random: [u8; LONG], instance: u16, minor: u16) -> Box<[u8]> {
     Box::new(key)
 }
 
+/// A key for a client of this minor version that names no instance: beside a process id that is the server's own, which
+/// others can read, all of a short key must be random.
+pub(crate) fn alone(random: [u8; LONG], minor: u16) -> Box<[u8]> {
+    if minor >= 2 {
+        return make(random, 0, minor);
+    }
+    let [.., a, b, c, d] = random;
+    Box::new([a, b, c, d])
+}
+
 /// The instance that a key names; `None` for a key that no PgWard made.
 pub(crate) fn instance(key: &[u8]) -> Option<u16> {
     match key {

@@ -58,12 +58,12 @@ impl Request<'_> {
         {
             return "above_rate";
         }
+        if let Some(session) = self.shared.registry.of_key(self.pid, self.key) {
+            return self.cancel(&session).await;
+        }
         let Some(instance) = key::instance(self.key) else { return "unknown" };
         if instance == self.shared.registry.instance() {
-            return match self.shared.registry.of_key(self.pid, self.key) {
-                Some(session) => self.cancel(&session).await,
-                None => "unknown",
-            };
+            return "unknown";
         }
         match (config.peers.iter().find(|peer| peer.id == instance), key::passed_on(self.key)) {
             (None, _) => "unknown_peer",

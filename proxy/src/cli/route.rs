@@ -70,6 +70,9 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
 }
 
 fn explain(config: &Config, args: &Args) -> anyhow::Result<Explanation> {
+    if config.plain.is_some() {
+        bail!("this is a plain pooler ([plain]): every statement goes to the primary of its one shard");
+    }
     let listener = listener(config, args.listener.as_deref())?;
     let user = user(config, args.user.as_deref())?;
     let session = listener.pool_mode.unwrap_or(user.pool_mode) == PoolMode::Session;

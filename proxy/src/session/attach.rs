@@ -34,6 +34,9 @@ impl Session {
         if need == Need::Legs {
             return self.open_legs().await;
         }
+        if self.plain.is_some() {
+            return self.attach_shared().await;
+        }
         if let Err(error) = self.try_attach(need, Vec::new()).await {
             if let Some(pending) = self.pending.take() {
                 self.record_not_sent(&pending, &error);

@@ -33,10 +33,12 @@ impl Session {
         if let (Some(attached), Some(ready)) = (&mut self.attached, heard.ready) {
             attached.ready = Some(ready);
         }
+        self.early_sync |= heard.early_sync;
         if let Some(copy_in) = heard.copy_in {
             self.copy_in = copy_in;
         }
         if let Some(status) = heard.status {
+            self.early_sync = false;
             match status {
                 TxStatus::Idle => {
                     self.tx = Tx::Idle;
@@ -182,7 +184,7 @@ impl Session {
     }
 
     /// Messages and bytes that are on their way between the server and this session.
-    fn outstanding(&self) -> usize {
+    pub(super) fn outstanding(&self) -> usize {
         self.work.expects.len() + self.work.to_server.len() + self.work.passing + self.work.from_server.len()
     }
 
@@ -196,6 +198,10 @@ impl Session {
         let cancel = self.handle.detach();
         let clean = ready.and_then(|status| Clean::prove(status, self.outstanding()));
         self.work.clear_segment();
+        if self.plain.is_some() {
+            self.empty_work();
+            return self.release_shared(lease, clean, cancel);
+        }
         let uncertain = std::mem::take(&mut self.uncertain);
         match clean {
             Some(clean) if !uncertain => {
@@ -223,6 +229,7 @@ impl Session {
         self.empty_work();
         self.closed = false;
         self.copy_in = false;
+        self.early_sync = false;
         self.changes.rollback();
         self.uncertain = false;
         self.role_asked = false;
@@ -244,6 +251,9 @@ impl Session {
         let idle = attached.ready == Some(TxStatus::Idle) && matches!(self.tx, Tx::Idle) && self.outstanding() == 0;
         if !idle || !undisturbed {
             return;
+        }
+        if self.relays_as_sent() {
+            return self.close_plain(attached);
         }
         let mut changed = bytes::BytesMut::new();
         let wiped = tokio::time::timeout(

@@ -38,7 +38,7 @@ impl Session {
         }
         let unknown = !was_idle && !is_read(kind);
         let error = errors::server_gone(node.id.as_str(), why, unknown);
-        if self.keeps_server() {
+        if self.keeps_server() || self.has_heard_farewell() {
             // What the session kept the server for is lost with it.
             return Err(Fatal(error));
         }
@@ -107,7 +107,13 @@ impl Session {
     /// What of the segment under way the server has not answered.
     fn asked(&self) -> Asked {
         let query = |expect: &Expect| {
-            matches!(expect, Expect::Query { .. } | Expect::RefusedQuery { .. } | Expect::CopyRows { simple: true, .. })
+            matches!(
+                expect,
+                Expect::Query { .. }
+                    | Expect::FunctionCall
+                    | Expect::RefusedQuery { .. }
+                    | Expect::CopyRows { simple: true, .. }
+            )
         };
         // A server that only described is left by a Sync of the proxy's; the client's own is still to come.
         let leaving = matches!(self.work.expects.back(), Some(Expect::SilentSync));

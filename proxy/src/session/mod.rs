@@ -2,7 +2,8 @@
 //!
 //! [`frontend`](self) frames become [`work::Op`]s ([`simple`], [`extended`], [`local`], [`copy`]); ops are said to the
 //! attached server ([`emit`]); its replies are forwarded by the queue of what is expected ([`replies`]); [`route`]
-//! decides and [`attach`] takes a server from its pool. Only [`relay`] and [`attach`] wait for anything.
+//! decides and [`attach`] takes a server from its pool. Only [`relay`] and [`attach`] wait for anything. Of a plain
+//! pooler's client, frames go on as they came ([`plain`]).
 
 mod attach;
 mod changes;
@@ -14,6 +15,7 @@ mod extended;
 mod finish;
 mod local;
 mod lost;
+mod plain;
 mod portals;
 mod prepared;
 mod relay;
@@ -53,6 +55,7 @@ use crate::registry::Handle;
 use crate::state::{Shared, State};
 use changes::Changes;
 use copy::CopyGuard;
+use plain::Plain;
 use portals::Portals;
 use prepared::{Names, Prepared};
 use route::Pending;
@@ -115,6 +118,8 @@ pub(crate) struct Session {
     sent: Option<Box<Pending>>,
     /// Why the frame at hand got no server.
     denied: Option<PgError>,
+    /// A Sync that the server ignores has been sent behind the Execute of a COPY; of plain poolers only.
+    early_sync: bool,
     /// Which parameters the server has is not known for certain: it is not used again.
     uncertain: bool,
     /// A change of role is under way in this segment.
@@ -124,6 +129,8 @@ pub(crate) struct Session {
     sent_back: u64,
     /// The audit records that the bytes to the server wait for.
     receipts: SmallVec<[Receipt; 1]>,
+    /// A session of a plain pooler.
+    plain: Option<Plain>,
 }
 
 /// The client's socket and buffers.
@@ -296,11 +303,13 @@ impl Session {
             pending: None,
             sent: None,
             denied: None,
+            early_sync: false,
             uncertain: false,
             role_asked: false,
             received: 0,
             sent_back: 0,
             receipts: SmallVec::new(),
+            plain: None,
         }
     }
 
@@ -362,7 +371,7 @@ impl Session {
                     other => Err(Fatal(errors::not_copy_traffic(other))),
                 };
             }
-        } else if self.closed || self.work.copy_asked {
+        } else if (self.closed || self.work.copy_asked) && !self.takes_now(header.tag) {
             return Ok(Some((header.len, Step::Wait)));
         } else if self.work.is_heavy()
             && let Some(step) = self.make_room(header.tag)
@@ -379,6 +388,12 @@ impl Session {
         self.copy_in || self.guard.is_some()
     }
 
+    /// Behind a Sync that came before the rows of its COPY, the end of those and one more Sync are still taken: the server
+    /// waits for them.
+    fn takes_now(&self, tag: u8) -> bool {
+        self.early_sync && is_copy_traffic(tag)
+    }
+
     /// Deals with one frame; `behind` is what has come of those after it.
     fn frame(&mut self, tag: u8, frame: &[u8], behind: &[u8]) -> Result<Step, Fatal> {
         let body = &frame[frame::HEADER_BYTES..];
@@ -390,6 +405,9 @@ impl Session {
             return Ok(Step::Done);
         }
         self.begin_segment()?;
+        if self.plain.is_some() {
+            return self.plain_frame(tag, frame, body);
+        }
         match tag {
             tag::QUERY => self.query(body),
             tag::PARSE => self.parse(body),
@@ -423,10 +441,14 @@ impl Session {
         }
         let state = Arc::clone(&current);
         let listener = state.config.listeners.iter().position(|listener| listener.name == self.who.listener);
-        let user = state.config.users.iter().position(|user| user.name == self.who.user);
+        let name = if self.plain.is_some() { pgward_config::Plain::ANYBODY } else { &*self.who.user };
+        let user = state.config.users.iter().position(|user| &*user.name == name);
         let (Some(listener), Some(user)) = (listener, user) else {
             return Err(Fatal(errors::no_longer_allowed(&self.who.user, &self.who.listener)));
         };
+        if self.has_lost_its_node(&state) {
+            return Err(Fatal(errors::no_longer_allowed(&self.who.user, &self.who.listener)));
+        }
         (self.listener, self.user, self.state) = (listener, user, state);
         if !self.role_is_allowed() {
             return Err(Fatal(errors::role_no_longer_allowed(&self.who.user)));

@@ -282,7 +282,7 @@ impl Session {
             attached.node.report_response(attached.sent.elapsed());
             self.handle.set_awaiting(0);
         }
-        let mut heard = Heard::default();
+        let mut heard = Heard { verbatim: self.plain.is_some(), ..Heard::default() };
         // An incomplete message of before is completed first.
         let mut kept = std::mem::take(&mut self.work.from_server);
         let whole: &[u8] = if kept.is_empty() {
@@ -310,6 +310,9 @@ impl Session {
         self.work.settle();
         let frames = heard.copy_in == Some(true) || heard.skip_to_sync;
         let failure = heard.fatal.take();
+        if failure.is_some() {
+            self.note_farewell();
+        }
         let silent_failure = heard.silent_failure.take();
         if self.handle.has_steps_ahead() && !self.work.expects.iter().any(|e| matches!(e, Expect::SilentQuery { .. })) {
             self.handle.steps_answered();
@@ -408,7 +411,8 @@ impl Session {
     /// Whether what the client sends now has to wait for the answer under way.
     pub(super) fn is_busy(&self) -> bool {
         let unanswered = self.closed || self.work.copy_asked || self.work.awaits_room;
-        (unanswered && !self.takes_rows()) || self.is_split_ending()
+        let takes_next = || self.early_sync && self.client.inbox.first().is_none_or(|tag| self.takes_now(*tag));
+        (unanswered && !self.takes_rows() && !takes_next()) || self.is_split_ending()
     }
 
     /// Deals with frames where they were read; only what cannot be dealt with yet is copied.
@@ -430,7 +434,9 @@ impl Session {
     /// Tells the client why it is disconnected; what waits for it is sent first if it can be.
     async fn say_goodbye(&mut self, error: PgError) {
         self.drop_server();
-        backend::put_error(&mut self.client.out, &error.fatal());
+        if !self.has_heard_farewell() {
+            backend::put_error(&mut self.client.out, &error.fatal());
+        }
         let write = std::future::poll_fn(|cx| match self.write_client(cx) {
             Poll::Ready(Ok(true)) if !self.client.out.is_empty() => {
                 cx.waker().wake_by_ref();

@@ -30,10 +30,15 @@ pub(crate) struct Heard {
     pub(crate) skip_to_sync: bool,
     /// The server's COPY … FROM STDIN has begun (true) or ended (false).
     pub(crate) copy_in: Option<bool>,
+    /// A Sync that a plain pooler's client sent behind the Execute of a COPY … FROM STDIN: the server ignores it, unless
+    /// the COPY fails first.
+    pub(crate) early_sync: bool,
     /// A step that the proxy sent ahead (settings, BEGIN) failed.
     pub(crate) silent_failure: Option<PgError>,
     /// The server said goodbye, with these words.
     pub(crate) fatal: Option<String>,
+    /// The client is the server's own: whatever the server says, unasked too, is for it.
+    pub(crate) verbatim: bool,
 }
 
 /// Something that a session's parameters depend on.
@@ -234,6 +239,9 @@ impl Ear<'_> {
                 Some(Expect::Describe { .. }) => self.pop_if(|_| true),
                 _ => self.forward_unless_silent(),
             }),
+            tag::FUNCTION_CALL_RESPONSE if matches!(self.work.expects.front(), Some(Expect::FunctionCall)) => {
+                Ok(Verdict::Forward)
+            }
             tag::COPY_IN_RESPONSE => Ok(self.copy_in()),
             tag::COPY_OUT_RESPONSE | tag::COPY_DONE | tag::PARAMETER_DESCRIPTION => Ok(self.forward_unless_silent()),
             other => Err(ProtocolError::new(format!("the server sent a message of type {:?}", char::from(other)))),
@@ -264,6 +272,7 @@ impl Ear<'_> {
             Some(Expect::CopyRows { .. }) => Verdict::Drop,
             _ => {
                 self.heard.copy_in = Some(true);
+                self.heard.early_sync |= self.work.expects.iter().any(|expect| matches!(expect, Expect::Sync));
                 self.work.copy_asked = false;
                 self.forward_unless_silent()
             }
@@ -330,7 +339,9 @@ impl Ear<'_> {
         self.heard.copy_in = Some(false);
         self.heard.ready = Some(status);
         let (verdict, counts) = match self.work.expects.pop_front() {
-            Some(Expect::Query { .. } | Expect::RefusedQuery { .. } | Expect::Sync) => (Verdict::Forward, true),
+            Some(Expect::Query { .. } | Expect::FunctionCall | Expect::RefusedQuery { .. } | Expect::Sync) => {
+                (Verdict::Forward, true)
+            }
             Some(Expect::CopyRows { simple: true, .. }) => (Verdict::Forward, true),
             Some(Expect::CopyRows { simple: false, .. }) => (Verdict::Drop, true),
             Some(Expect::SilentQuery { opens }) => (Verdict::Drop, opens),
@@ -355,14 +366,14 @@ impl Ear<'_> {
         // be the session's end for the client too, but the proxy has other servers.)
         if matches!(fields.severity, b"FATAL" | b"PANIC") {
             self.heard.fatal = Some(String::from_utf8_lossy(fields.message).into_owned());
-            return Ok(Verdict::Drop);
+            return Ok(if self.heard.verbatim { Verdict::Forward } else { Verdict::Drop });
         }
         if is_stale(&fields) && self.repair() {
             return Ok(Verdict::Drop);
         }
         self.say_held();
         match self.work.expects.front_mut() {
-            Some(Expect::Query { .. }) => {
+            Some(Expect::Query { .. } | Expect::FunctionCall) => {
                 self.heard.events.push(Event::Failed);
                 Ok(Verdict::Forward)
             }
@@ -384,6 +395,7 @@ impl Ear<'_> {
                 Ok(Verdict::Drop)
             }
             // Nothing asked.
+            None if self.heard.verbatim => Ok(Verdict::Forward),
             None => Ok(Verdict::Drop),
             Some(_) => {
                 self.heard.events.push(Event::Failed);

@@ -23,7 +23,9 @@ impl Session {
     pub(super) fn make_room(&mut self, next: u8) -> Option<Step> {
         // What ends a segment ends the holding, too.
         let adds = matches!(next, tag::PARSE | tag::BIND | tag::DESCRIBE | tag::EXECUTE | tag::CLOSE | tag::FLUSH);
-        if !adds || self.pending.is_some() || self.skip_to_sync {
+        // A plain pooler's messages go on as they come: what waits is in the sockets.
+        let goes_on = self.plain.is_some() || self.pending.is_some() || self.skip_to_sync;
+        if !adds || goes_on {
             return None;
         }
         if self.attached.is_none() {

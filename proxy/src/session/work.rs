@@ -164,6 +164,8 @@ pub(crate) enum Expect {
     Describe { id: Option<u64> },
     /// CommandComplete, EmptyQueryResponse or PortalSuspended.
     Execute { effects: Effects },
+    /// A FunctionCall, through ReadyForQuery.
+    FunctionCall,
     /// A COPY of checked rows, through ReadyForQuery; its CopyInResponse is swallowed, and so is ReadyForQuery unless it
     /// came as a Query. `error` stands in for the server's when the proxy ended the COPY.
     CopyRows { simple: bool, error: Option<Bytes> },

@@ -47,6 +47,7 @@ pub(crate) struct Tables {
     by_name: HashMap<Arc<str>, SmallVec<[Arc<TableInfo>; 1]>>,
     schemas: HashSet<Arc<str>>,
     undeclared: Undeclared,
+    plain: bool,
     pub(crate) key_type: KeyType,
     pub(crate) catalog: Catalog,
 }
@@ -79,9 +80,15 @@ impl Tables {
             by_name,
             schemas: config.tables.iter().map(|table| table.schema.clone()).collect(),
             undeclared: config.sharding.undeclared_tables,
+            plain: config.plain.is_some(),
             key_type: config.sharding.key_type,
             catalog,
         }
+    }
+
+    /// Whether nothing is routed.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.plain
     }
 
     /// Whether undeclared tables are taken for local ones.

@@ -214,8 +214,8 @@ impl<'t> Walk<'t> {
             | Node::ClusterStmt(_)
             | Node::RuleStmt(_)
             | Node::Invalid(_) => self.unplaceable(),
-            Node::DoStmt(_) => self.opaque("DO"),
-            Node::CallStmt(_) => self.opaque("CALL"),
+            Node::DoStmt(_) => self.opaque_body("DO"),
+            Node::CallStmt(_) => self.opaque_body("CALL"),
             Node::CreateFunctionStmt(create) if create.is_procedure => self.opaque("CREATE PROCEDURE"),
             Node::CreateFunctionStmt(_) => self.opaque("CREATE FUNCTION"),
             Node::CreateRoleStmt(_)
@@ -246,6 +246,13 @@ impl<'t> Walk<'t> {
                 .hint("Run it on the shard directly, or send its statements one by one."),
             );
         }
+    }
+
+    /// The same of one that runs its body now. A plain pooler refuses nothing, and what the body leaves behind is the
+    /// client's.
+    fn opaque_body(&mut self, what: &str) {
+        self.opaque(what);
+        self.pins |= self.tables.is_plain();
     }
 
     fn users(&mut self) {

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use pgward_config::units::{show_duration, show_size};
 use pgward_config::{
-    AuditPolicy, AuthMethod, Class, Config, Directory, Node, PoolKind, PoolMode, Region, Shard, Strategy, Undeclared,
-    User, Workload,
+    AuditPolicy, AuthMethod, Class, Config, Directory, Node, Plain, PoolKind, PoolMode, Region, Shard, Strategy,
+    Undeclared, User, Workload,
 };
 
 const NONE: &str = "-";
@@ -15,10 +15,13 @@ const NONE: &str = "-";
 pub fn page(config: &Config, color: bool) -> String {
     let mut page = Page { text: String::new(), color };
     process(&mut page, config);
+    plain(&mut page, config);
     listeners(&mut page, config);
     regions(&mut page, config);
     shards(&mut page, config);
-    tables(&mut page, config);
+    if config.plain.is_none() {
+        tables(&mut page, config);
+    }
     users(&mut page, config);
     pools(&mut page, config);
     directory_and_audit(&mut page, config);
@@ -38,7 +41,7 @@ fn process(page: &mut Page, config: &Config) {
         ("instance", proxy.instance.to_string()),
         ("peer id", proxy.peer_id.map_or(NONE.into(), |id| id.to_string())),
         ("cancels", format!("at most {} a second for each listener", proxy.max_cancels_per_second)),
-        ("database", proxy.database.to_string()),
+        ("database", if config.plain.is_some() { "any".to_owned() } else { proxy.database.to_string() }),
         ("http", http),
         ("control socket", proxy.control_socket.display().to_string()),
         ("workers", proxy.workers.to_string()),
@@ -57,6 +60,18 @@ fn process(page: &mut Page, config: &Config) {
         [peer.id.to_string(), format!("{}:{}", peer.host, peer.port), own.into()]
     });
     page.table("PEERS", ["id", "address", "is"], rows);
+}
+
+/// What a plain pooler is; where statements are routed, nothing.
+fn plain(page: &mut Page, config: &Config) {
+    let Some(plain) = &config.plain else { return };
+    let facts = [
+        ("databases", "any, by its own name on the server".to_owned()),
+        ("users", "any, by its own name and proof on the server".to_owned()),
+        ("pool mode", pool_mode(plain.pool_mode).to_owned()),
+        ("pools", format!("at most {}, one for each database and user", plain.max_pools)),
+    ];
+    page.facts("PLAIN POOLER: NOTHING IS ROUTED", &facts);
 }
 
 fn listeners(page: &mut Page, config: &Config) {
@@ -119,13 +134,15 @@ fn shards(page: &mut Page, config: &Config) {
         ),
         ("a COPY of several shards", if sharding.copy_across_shards { "split" } else { "refused" }.to_owned()),
     ];
-    page.facts("SHARDING", &facts);
+    if config.plain.is_none() {
+        page.facts("SHARDING", &facts);
+    }
     let rows = config.shards.iter().flat_map(|shard| shard.nodes().map(move |node| node_row(config, shard, node)));
     page.table("SHARDS", ["shard", "patients", "node", "role", "region", "address", "cpu", "connections"], rows);
 }
 
 fn node_row(config: &Config, shard: &Shard, node: &Node) -> [String; 8] {
-    let pools = PoolKind::of(node.role);
+    let pools = config.pools_of(node.role);
     let sum = |figure: fn(&pgward_config::Pool) -> u32| {
         pools.iter().map(|kind| u64::from(figure(&config.pools[kind.index()]))).sum::<u64>()
     };
@@ -196,12 +213,18 @@ fn user_row(user: &User) -> [String; 9] {
         if user.may_set_role.is_empty() { NONE.into() } else { user.may_set_role.join(", ") },
         pool_mode(user.pool_mode).into(),
         user.max_clients.map_or(NONE.into(), |most| most.to_string()),
-        if user.verifier.is_some() { "scram-sha-256" } else { "none: trust listeners only" }.into(),
+        match &user.verifier {
+            _ if &*user.name == Plain::ANYBODY => "to the server",
+            Some(_) => "scram-sha-256",
+            None => "none: trust listeners only",
+        }
+        .into(),
     ]
 }
 
 fn pools(page: &mut Page, config: &Config) {
-    let rows = PoolKind::ALL.map(|kind| {
+    let kinds = if config.plain.is_some() { Plain::POOLS } else { &PoolKind::ALL };
+    let rows = kinds.iter().map(|kind| {
         let pool = &config.pools[kind.index()];
         [
             kind.to_string(),
@@ -394,5 +417,24 @@ mod tests {
         let starts: Vec<Option<usize>> =
             vec![lines[0].find("origin"), lines[1].find("us-east-1"), lines[2].find("us-east-1")];
         assert!(starts.iter().all(|start| *start == starts[0]), "{lines:#?}");
+    }
+
+    #[test]
+    fn the_page_of_a_plain_pooler_shows_what_it_has() {
+        let secret = |_: &str| Some("0123456789abcdef0123456789abcdef".to_owned());
+        let text = include_str!("../../../../plain.toml");
+        let config = pgward_config::parse(text, std::path::Path::new("plain.toml"), &secret).unwrap().config;
+        let page = page(&config, false);
+        for (shown, wanted) in [
+            ("PLAIN POOLER: NOTHING IS ROUTED", true),
+            ("0 to 200 of 220", true),
+            ("to the server", true),
+            ("general", true),
+            ("readonly", false),
+            ("SHARDING", false),
+            ("TABLES", false),
+        ] {
+            assert_eq!(page.contains(shown), wanted, "{shown}: {page}");
+        }
     }
 }

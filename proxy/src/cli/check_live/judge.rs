@@ -16,6 +16,8 @@ pub(super) struct Declared<'a> {
     pub(super) key_type: KeyType,
     /// Rows of a COPY may go to several shards.
     pub(super) splits: bool,
+    /// The pools of a primary that may have connections.
+    pub(super) primary_pools: &'a [PoolKind],
 }
 
 impl<'a> Declared<'a> {
@@ -26,6 +28,16 @@ impl<'a> Declared<'a> {
             pools: &config.pools,
             key_type: config.sharding.key_type,
             splits: config.sharding.copy_across_shards && config.shards.len() > 1,
+            primary_pools: config.pools_of(NodeRole::Primary),
+        }
+    }
+}
+
+impl Declared<'_> {
+    fn pools_of(&self, role: NodeRole) -> &[PoolKind] {
+        match role {
+            NodeRole::Primary => self.primary_pools,
+            NodeRole::Replica => PoolKind::of(role),
         }
     }
 }
@@ -147,7 +159,7 @@ fn node(problems: &mut Problems, declared: &Declared<'_>, sight: &Sight<'_>, fac
 }
 
 fn connections(problems: &mut Problems, declared: &Declared<'_>, sight: &Sight<'_>, facts: &Facts) {
-    let kinds = PoolKind::of(sight.node.role);
+    let kinds = declared.pools_of(sight.node.role);
     let wanted = wanted_connections(declared, sight.node.role);
     let offered = i64::from(facts.max_connections) - i64::from(facts.reserved);
     if wanted > offered {
@@ -172,7 +184,7 @@ fn connections(problems: &mut Problems, declared: &Declared<'_>, sight: &Sight<'
 
 /// Connections that the pools of a node of this role may open together.
 pub(super) fn wanted_connections(declared: &Declared<'_>, role: NodeRole) -> i64 {
-    PoolKind::of(role).iter().map(|kind| i64::from(declared.pools[kind.index()].max)).sum()
+    declared.pools_of(role).iter().map(|kind| i64::from(declared.pools[kind.index()].max)).sum()
 }
 
 fn tables(problems: &mut Problems, declared: &Declared<'_>, sight: &Sight<'_>, facts: &Facts) {

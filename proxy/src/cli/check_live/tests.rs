@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use pgward_config::{KeyType, NodeId, NodeRole, PatientRegion, Pool, RegionId, Shard, ShardId, TableKind};
+use pgward_config::{KeyType, NodeId, NodeRole, PatientRegion, Pool, PoolKind, RegionId, Shard, ShardId, TableKind};
 
 use super::judge::{Declared, Problem, judge};
 use super::*;
@@ -91,7 +91,17 @@ fn judged(tamper: impl Fn(&str, &mut Facts)) -> Vec<Problem> {
             sights.push(Sight { shard: index, node, seen: Ok(facts) });
         }
     }
-    judge(&Declared { shards: &shards, tables: &tables, pools: &pools, key_type: KeyType::Uuid, splits: true }, &sights)
+    judge(
+        &Declared {
+            shards: &shards,
+            tables: &tables,
+            pools: &pools,
+            key_type: KeyType::Uuid,
+            splits: true,
+            primary_pools: PoolKind::of(NodeRole::Primary),
+        },
+        &sights,
+    )
 }
 
 #[track_caller]
@@ -213,7 +223,14 @@ fn the_page_is_aligned_and_says_what_is_wrong() {
     let tables = [table("patients", TableKind::Patient, Some("id"))];
     let pools = [pool(1), pool(1), pool(1), pool(1)];
     let problems = judge(
-        &Declared { shards: &declared, tables: &tables, pools: &pools, key_type: KeyType::Uuid, splits: true },
+        &Declared {
+            shards: &declared,
+            tables: &tables,
+            pools: &pools,
+            key_type: KeyType::Uuid,
+            splits: true,
+            primary_pools: PoolKind::of(NodeRole::Primary),
+        },
         &sights,
     );
     let page = page::page(&sights, &problems, &tables, false);

@@ -196,3 +196,12 @@ fn without_a_directory_every_patient_is_unknown() {
         explain(&config(folder.path()), &args("east", "SELECT * FROM patients WHERE id = 1", &[])).unwrap();
     assert!(explanation.to_string().contains("does not exist yet: every patient is unknown"));
 }
+
+#[test]
+fn a_plain_pooler_has_no_route_to_tell() {
+    let secret = |_: &str| Some("0123456789abcdef0123456789abcdef".to_owned());
+    let text = include_str!("../../../../plain.toml");
+    let config = pgward_config::parse(text, Path::new("plain.toml"), &secret).unwrap().config;
+    let error = explain(&config, &args("main", "SELECT 1", &[])).unwrap_err();
+    assert!(error.to_string().contains("plain pooler"), "{error}");
+}

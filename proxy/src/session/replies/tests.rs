@@ -54,7 +54,7 @@ impl Played {
 
     /// Takes in a chunk as the relay does. False: the server is given up.
     fn hear(&mut self, chunk: &[u8]) -> bool {
-        let mut heard = Heard::default();
+        let mut heard = Heard { verbatim: self.heard.verbatim, ..Heard::default() };
         let mut kept = std::mem::take(&mut self.work.from_server);
         kept.extend_from_slice(chunk);
         match hear(&mut self.work, &mut self.memory, &kept, &mut self.client, &mut heard) {

@@ -16,6 +16,39 @@ fn a_goodbye_is_kept_from_the_client() {
 }
 
 #[test]
+fn a_client_of_its_own_hears_all_that_a_server_says() {
+    let own = || Played { heard: Heard { verbatim: true, ..Heard::default() }, ..Played::default() };
+    let mut goodbye = BytesMut::new();
+    backend::put_error(
+        &mut goodbye,
+        &PgError::error("57P05", "terminating connection due to idle-session timeout").fatal(),
+    );
+    let played = play(own, &goodbye);
+    assert_eq!(played.client, goodbye);
+    assert!(played.heard.fatal.is_some());
+    let unasked = error("nothing was asked");
+    assert_eq!(play(own, &unasked).client, unasked);
+}
+
+#[test]
+fn a_function_call_is_answered_up_to_its_ready_for_query() {
+    let called = || {
+        let mut played = Played::default();
+        played.work.expects.push_back(Expect::FunctionCall);
+        played
+    };
+    let result = message(tag::FUNCTION_CALL_RESPONSE, b"\0\0\0\x04\0\0\0\x07");
+    for answer in [&result, &error("function does not exist")] {
+        let server = [&answer[..], &ready(b'T')].concat();
+        let played = play(called, &server);
+        assert_settled(&played);
+        assert_eq!((&played.client[..], played.heard.status), (&server[..], Some(TxStatus::InTransaction)));
+        assert!(!played.heard.skip_to_sync);
+    }
+    assert!(play(Played::default, &result).broken.is_some(), "nothing was called");
+}
+
+#[test]
 fn what_nobody_asked_for() {
     let played = play(Played::default, &error("nothing was asked"));
     assert!(played.client.is_empty(), "an error would answer the client's next statement");
