@@ -396,7 +396,10 @@ mod tests {
         );
         assert_eq!(line(&page, "eu-west-1 us-east-1"), "eu-west-1 us-east-1 GDPR requires EU data residency");
         assert_eq!(line(&page, "public.encounters"), "public.encounters patient patient_id - asked of the nodes");
-        assert_eq!(line(&page, "dispatcher"), "dispatcher critical emergency care ehr_app transaction - scram-sha-256");
+        assert_eq!(
+            line(&page, "dispatcher"),
+            "dispatcher critical emergency care ehr_app - transaction - scram-sha-256"
+        );
         assert_eq!(line(&page, "general"), "general 20 200 10m 2h 1m 5s 10000 100");
         assert_eq!(line(&page, "audit /"), "audit /var/log/pgward/audit.jsonl");
     }
