@@ -50,6 +50,9 @@ impl<'a> Parse<'a> {
     }
 }
 
+/// Where every so many values of a Bind begin is noted, so that none is looked for from the first.
+const STRIDE: usize = 32;
+
 /// A Bind.
 #[derive(Clone, Debug)]
 pub struct Bind<'a> {
@@ -60,6 +63,8 @@ pub struct Bind<'a> {
     formats: &'a [u8],
     values: &'a [u8],
     count: usize,
+    /// Offsets in `values` of the values after each [`STRIDE`]; empty, and not allocated, where there are no more.
+    marks: Vec<u32>,
 }
 
 impl<'a> Bind<'a> {
@@ -77,7 +82,12 @@ impl<'a> Bind<'a> {
         }
         let count = reader.count(4)?;
         let mut values = reader;
-        for _ in 0..count {
+        let mut marks = Vec::new();
+        for n in 0..count {
+            if n > 0 && n % STRIDE == 0 {
+                // A body is shorter than 2 GiB.
+                marks.push((values.len() - reader.len()) as u32);
+            }
             value(&mut reader)?;
         }
         let values = values.bytes(values.len() - reader.len())?;
@@ -87,7 +97,7 @@ impl<'a> Bind<'a> {
             return Err(reader.invalid("the number of format codes fits neither 0, 1 nor the number of parameters"));
         }
         reader.end()?;
-        Ok(Self { portal, statement, formats, values, count })
+        Ok(Self { portal, statement, formats, values, count, marks })
     }
 
     /// Number of parameters.
@@ -108,8 +118,13 @@ impl<'a> Bind<'a> {
         if n == 0 || n > self.count {
             return None;
         }
-        let mut reader = Reader::new("Bind", self.values);
-        for _ in 1..n {
+        let stride = (n - 1) / STRIDE;
+        let from = match stride {
+            0 => 0,
+            _ => *self.marks.get(stride - 1)? as usize,
+        };
+        let mut reader = Reader::new("Bind", self.values.get(from..)?);
+        for _ in stride * STRIDE + 1..n {
             value(&mut reader).ok()?;
         }
         value(&mut reader).ok()

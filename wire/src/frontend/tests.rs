@@ -52,6 +52,26 @@ fn a_bind_gives_its_parameters_by_number() {
     hostile::exact(BIND, |body| Bind::from_body(body).ok().map(|bind| bind.len()));
 }
 
+/// In any order, none by way of all those before it.
+#[test]
+fn a_bind_gives_each_of_many_parameters() {
+    let values: Vec<Vec<u8>> = (0..1_000).map(|n| vec![n as u8; n % 7]).collect();
+    for count in [0, 1, STRIDE - 1, STRIDE, STRIDE + 1, 2 * STRIDE, 1_000] {
+        let mut body = [&b"\0\0\0\0"[..], &(count as u16).to_be_bytes()].concat();
+        for value in &values[..count] {
+            body.extend((value.len() as i32).to_be_bytes());
+            body.extend(value);
+        }
+        body.extend([0, 0]);
+        let bind = Bind::from_body(&body).unwrap();
+        assert_eq!(bind.marks.len(), count.saturating_sub(1) / STRIDE);
+        for n in (1..=count).rev() {
+            assert_eq!(bind.value(n), Some(Some(&values[n - 1][..])), "${n} of {count}");
+        }
+        assert_eq!(bind.value(count + 1), None);
+    }
+}
+
 #[test]
 fn one_format_code_holds_for_all_parameters_and_none_means_text() {
     let bind = |formats: &[u8]| [b"\0\0", formats, b"\0\x02\0\0\0\0\0\0\0\0\0\0"].concat();
