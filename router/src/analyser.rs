@@ -17,7 +17,7 @@ use smallvec::SmallVec;
 use crate::analysis::{self, Tables};
 use crate::catalog::Catalog;
 use crate::evidence::{Evidence, KeySource, Mention, Params, PatientKey, Slot, Whence};
-use crate::lexer::{Cut, Literals, lex};
+use crate::lexer::{Cut, Literals, MAX_SHAPE_BYTES, lex};
 use crate::refusal::{Refusal, RefusalKind};
 use crate::statement::{Action, Analysed, Literal, SetConfig, SetConfigValue, Setting, Shape, Value};
 use crate::template::Templates;
@@ -94,7 +94,7 @@ impl Analyser {
     /// cannot be placed are refused by `evidence`.
     pub fn analyse(&self, sql: &[u8]) -> Result<Analysed, Refusal> {
         if sql.len() > MAX_TEXT_BYTES {
-            return Err(Refusal::new(RefusalKind::Unsupported, "the statement is longer than 1 GiB"));
+            return Err(too_large());
         }
         let mut literals = Literals::new();
         match TEMPLATES.with_borrow_mut(|templates| templates.read(self.number, sql, &mut literals)) {
@@ -107,6 +107,11 @@ impl Analyser {
         SHAPE.with_borrow_mut(|buffer| {
             let mut literals = Literals::new();
             let lexed = lex(sql, buffer, &mut literals, Cut::Neutral);
+            // A text that the lexer is not sure of may have any number of tokens in what was taken for a literal.
+            if lexed.shape > MAX_SHAPE_BYTES || !lexed.sure && sql.len() > MAX_SHAPE_BYTES {
+                *buffer = Vec::new();
+                return Err(too_large());
+            }
             // A shape says nothing of the bytes inside of literals: a text that is no UTF-8 is never looked up.
             let utf8 = std::str::from_utf8(sql).is_ok();
             let cacheable = lexed.sure && utf8 && lexed.shape <= MAX_CACHED_SHAPE_BYTES;
@@ -207,6 +212,12 @@ impl Analyser {
         let reader = Reader { sql, literals: &analysed.literals, params, key_type: self.key_type };
         statement.sets.iter().filter_map(|set| reader.set_config(set)).collect()
     }
+}
+
+fn too_large() -> Refusal {
+    Refusal::new(RefusalKind::TooLarge, "the statement is too large to be analysed")
+        .detail("What is not inside of strings, comments and numbers may have 1 MiB.")
+        .hint("Send its rows by COPY, its values as parameters or as one array, or several statements.")
 }
 
 fn setting_value(value: &Value, literals: &[Literal], sql: &[u8]) -> String {

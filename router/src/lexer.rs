@@ -13,6 +13,10 @@ mod literals;
 
 pub(crate) use literals::{End, continuation, dollar_end, number_end, plain_string_end, string_end, word_at};
 
+/// Longer shapes are not parsed: their tree would take up to 170 times as much memory, and the time for it. Nearly twice
+/// as much as a statement with all parameters that the protocol has.
+pub(crate) const MAX_SHAPE_BYTES: usize = 1 << 20;
+
 /// The literals of one text.
 pub(crate) type Literals = SmallVec<[Literal; 8]>;
 
@@ -28,7 +32,7 @@ pub(crate) enum Cut {
 /// What one pass over a text found, besides its literals.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Lexed {
-    /// Length of the shape in the buffer.
+    /// Length of the shape in the buffer; what is longer than [`MAX_SHAPE_BYTES`] has no end.
     pub(crate) shape: usize,
     /// Highest `$n`.
     pub(crate) params: u16,
@@ -146,6 +150,9 @@ impl Lexer<'_> {
         let mut gap = false;
         let mut first_word = cut == Cut::Neutral;
         while let Some(&byte) = text.get(self.at) {
+            if self.len > MAX_SHAPE_BYTES {
+                return;
+            }
             let class = CLASS[byte as usize];
             match class {
                 SPACE => {

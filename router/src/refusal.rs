@@ -57,6 +57,8 @@ pub enum RefusalKind {
     Syntax,
     /// Not UTF-8.
     Encoding,
+    /// A text whose tree would take too much memory.
+    TooLarge,
     /// A part of PostgreSQL that the pool mode does not offer.
     Unsupported,
 }
@@ -82,6 +84,7 @@ impl RefusalKind {
             Self::DirectoryUnwritable => "directory unwritable",
             Self::Syntax => "syntax",
             Self::Encoding => "encoding",
+            Self::TooLarge => "too large",
             Self::Unsupported => "unsupported",
         }
     }
@@ -106,6 +109,7 @@ impl RefusalKind {
             Self::DirectoryUnwritable => "58030",
             Self::Syntax => "42601",
             Self::Encoding => "22021",
+            Self::TooLarge => "54000",
             Self::Unsupported => "0A000",
         }
     }

@@ -79,9 +79,9 @@ impl<'t> Walk<'t> {
 
 impl<'t> Names<'t> {
     fn of(root: Node<'t>) -> Self {
-        let mut names = Self::default();
         // COPY of a whole view has no column to name.
-        names.hides = matches!(root, Node::CopyStmt(copy) if copy.relation().is_some());
+        let hides = matches!(root, Node::CopyStmt(copy) if copy.relation().is_some());
+        let mut names = Self { hides, ..Self::default() };
         let mut stack = vec![root];
         while let Some(node) = stack.pop() {
             match node {

@@ -562,3 +562,25 @@ fn hot_path_timing() {
         });
     }
 }
+
+/// A tree takes up to 170 times the text that it is of, so what is parsed has a bound. Literals are one node each.
+#[test]
+fn large_texts_are_refused_unparsed() {
+    use crate::lexer::MAX_SHAPE_BYTES;
+    let analyser = analyser(KeyType::Bigint);
+    let refused = |sql: &str| analyser.analyse(sql.as_bytes()).err().map(|refusal| refusal.kind.sqlstate());
+    let columns = |count: usize| format!("SELECT a{}", ",a".repeat(count));
+    assert_eq!(refused(&columns(MAX_SHAPE_BYTES / 2 + 10)), Some("54000"));
+    assert_eq!(refused(&columns(10_000)), None);
+    assert_eq!(refused(&format!("{}\\", columns(MAX_SHAPE_BYTES / 2 + 10))), Some("54000"), "not sure");
+    assert_eq!(refused(&format!("SELECT 1{}", " ".repeat(MAX_SHAPE_BYTES + 10))), None, "nothing to parse");
+    let long = "x".repeat(MAX_SHAPE_BYTES + 10);
+    assert_eq!(refused(&format!("SELECT '{long}', /* {long} */ $${long}$$")), None, "long literals");
+    // As many parameters as the protocol has.
+    let params: Vec<String> = (1..=65_535).map(|n| format!("${n}")).collect();
+    assert_eq!(refused(&format!("INSERT INTO app_log (line) VALUES ({})", params.join("), ("))), None);
+    let rows = "(1, 'a name', 2.5, NULL), ".repeat(MAX_SHAPE_BYTES / 25);
+    assert_eq!(refused(&format!("INSERT INTO app_log VALUES {rows} (1, 'a', 2, NULL)")), None, "{} bytes", rows.len());
+    let refusal = analyser.analyse(columns(MAX_SHAPE_BYTES).as_bytes()).unwrap_err();
+    assert!(refusal.hint.unwrap().contains("COPY"));
+}
