@@ -258,16 +258,16 @@ impl Work {
 
     /// Gives a work back, emptied.
     pub(crate) fn give(mut self: Box<Self>) {
-        self.clear_segment();
         self.to_server.clear();
         self.from_server.clear();
         self.expects.clear();
         self.held.clear();
+        self.clear_segment();
         self.passing = 0;
         self.dropping = false;
-        let size = self.arena.capacity() + self.to_server.capacity() + self.from_server.capacity();
+        let large = is_large(&mut self.from_server) || is_large(&mut self.held) || self.ops.capacity() > 1024;
         WORKS.with_borrow_mut(|stock| {
-            if stock.len() < KEEP_WORKS && size <= KEEP_BYTES && self.ops.capacity() <= 1024 {
+            if stock.len() < KEEP_WORKS && !large && self.expects.capacity() <= 1024 {
                 stock.push(self);
             }
         });
@@ -277,6 +277,12 @@ impl Work {
     pub(crate) fn clear_segment(&mut self) {
         self.ops.clear();
         self.arena.clear();
+        if self.arena.capacity() > KEEP_BYTES {
+            self.arena = Vec::new();
+        }
+        if self.to_server.is_empty() && is_large(&mut self.to_server) {
+            self.to_server = BytesMut::new();
+        }
         self.emitted = 0;
         self.answered = false;
         self.copy_asked = false;
@@ -383,8 +389,49 @@ pub(crate) fn take_buffer() -> BytesMut {
 pub(crate) fn give_buffer(mut buffer: BytesMut) {
     buffer.clear();
     BUFFERS.with_borrow_mut(|stock| {
-        if stock.len() < KEEP_WORKS && (1..=KEEP_BYTES).contains(&buffer.capacity()) {
+        if stock.len() < KEEP_WORKS && buffer.capacity() > 0 && !is_large(&mut buffer) {
             stock.push(buffer);
         }
     });
+}
+
+/// Whether an empty buffer is larger than is kept: also where its capacity is small because most of it was read, and
+/// what was read from is still held.
+fn is_large(buffer: &mut BytesMut) -> bool {
+    buffer.try_reclaim(KEEP_BYTES + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Buf;
+
+    use super::*;
+
+    fn read_to_its_end(size: usize) -> BytesMut {
+        let mut buffer = BytesMut::with_capacity(size);
+        buffer.resize(size - 10, 0);
+        buffer.advance(size - 10);
+        buffer
+    }
+
+    #[test]
+    fn a_large_buffer_is_not_kept_though_it_was_read_to_its_end() {
+        give_buffer(read_to_its_end(1 << 20));
+        assert_eq!(take_buffer().capacity(), 0);
+        give_buffer(read_to_its_end(1024));
+        assert!(take_buffer().try_reclaim(1024), "a small one is, as a whole");
+    }
+
+    #[test]
+    fn an_idle_session_keeps_nothing_large() {
+        let mut work = Work { to_server: read_to_its_end(1 << 20), ..Work::default() };
+        work.store(&[0; 1 << 20]);
+        work.clear_segment();
+        assert!(work.arena.capacity() <= KEEP_BYTES && work.to_server.capacity() <= KEEP_BYTES);
+        assert!(!is_large(&mut work.to_server));
+        let unsent = BytesMut::from(&[0; 1 << 20][..]);
+        let mut work = Work { to_server: unsent, ..Work::default() };
+        work.clear_segment();
+        assert_eq!(work.to_server.len(), 1 << 20);
+    }
 }

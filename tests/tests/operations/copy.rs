@@ -167,14 +167,14 @@ async fn until_stalled(sent: &AtomicU64) -> u64 {
 }
 
 /// The most memory that PgWard ever had, in KB.
-fn peak(pgward: &Deployment) -> u64 {
+pub(crate) fn peak(pgward: &Deployment) -> u64 {
     let pid = pgward.with_instance(|instance| instance.pid());
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("Linux tells it");
     line.trim().trim_end_matches(" kB").parse().unwrap()
 }
 
-fn bounded(pgward: &Deployment, before: u64, what: &str) {
+pub(crate) fn bounded(pgward: &Deployment, before: u64, what: &str) {
     let now = peak(pgward);
     println!("{what}: at most {now} KB, {} KB more than before", now.saturating_sub(before));
     assert!(now.saturating_sub(before) < GROWTH_MAX_KB, "{what}: from {before} KB to {now} KB");

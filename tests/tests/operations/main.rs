@@ -5,6 +5,7 @@
 mod cancels;
 mod copy;
 mod describer;
+mod held;
 mod idle;
 mod limits;
 mod load;
