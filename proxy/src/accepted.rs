@@ -40,6 +40,11 @@ impl Accepted {
         known.nodes.get(&(Arc::clone(role), Same(Arc::clone(settings)))).is_some_and(|nodes| nodes.contains(&at))
     }
 
+    /// Whether some node's servers have.
+    pub(crate) fn has_any(&self, role: &Arc<str>, settings: &Arc<Settings>) -> bool {
+        self.known.lock().nodes.contains_key(&(Arc::clone(role), Same(Arc::clone(settings))))
+    }
+
     pub(crate) fn note(&self, role: &Arc<str>, settings: &Arc<Settings>, at: At) {
         let mut known = self.known.lock();
         if known.nodes.len() >= MOST_KNOWN || known.bytes >= MOST_BYTES {
@@ -90,6 +95,7 @@ mod tests {
         assert!(!accepted.has(&app, &settings(1), (1, 1)));
         assert!(!accepted.has(&app, &settings(2), (0, 1)));
         assert!(!accepted.has(&other, &settings(1), (0, 1)));
+        assert!(accepted.has_any(&app, &settings(1)) && !accepted.has_any(&app, &settings(2)));
     }
 
     #[test]

@@ -8,10 +8,11 @@ use pgward_config::{Class, User};
 use pgward_router::{Action, Analysed, NoParams, Refusal, RefusalKind};
 use pgward_wire::{PgError, TxStatus};
 
-use super::changes::Mark;
+use super::changes::{Kept, Mark};
 use super::replies::Event;
 use super::route::Asked;
-use super::{Lost, Opening, Session, Tx, errors};
+use super::{Lost, Opening, Session, Tx, errors, settings};
+use crate::greeting::refusable;
 
 /// The setting that names the class of the session's statements.
 const PRIORITY: &str = "pgward.priority";
@@ -51,7 +52,8 @@ impl Session {
     pub(super) fn is_local(&self, action: &Action) -> bool {
         let no_server = self.attached.as_ref().is_none_or(|attached| attached.describe_only);
         match action {
-            Action::Begin { .. } | Action::Commit { .. } | Action::Rollback { .. } => no_server,
+            Action::Begin { .. } | Action::Rollback { .. } => no_server,
+            Action::Commit { .. } => no_server && !self.commits_unheard(),
             Action::Savepoint(_) | Action::Release(_) | Action::RollbackTo(_) | Action::SetTransaction { .. } => {
                 no_server && matches!(self.tx, Tx::Opening(_))
             }
@@ -63,6 +65,18 @@ impl Session {
             Action::Deallocate(Some(name)) => self.pinned.is_none() || self.prepared.get(name.as_bytes()).is_some(),
             action => self.is_proxys_own(action),
         }
+    }
+
+    /// Whether COMMIT would give the session parameters that no server has accepted. One is asked then: a session whose
+    /// parameters no server takes could not be served any more.
+    fn commits_unheard(&self) -> bool {
+        let Tx::Opening(Opening { failed: false, .. }) = &self.tx else { return false };
+        let kept: Vec<Kept> = self.changes.kept().cloned().collect();
+        if kept.is_empty() {
+            return false;
+        }
+        let asked = refusable(&settings::apply(&self.settings, &self.startup_settings, &kept));
+        !asked.values().is_empty() && !self.state.accepted.has_any(&self.user().server_role, &asked)
     }
 
     /// Whether statements of this sort can run at all, as things stand.

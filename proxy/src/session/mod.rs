@@ -198,6 +198,8 @@ struct Opening {
     read_only: bool,
     /// A statement failed: only ROLLBACK helps.
     failed: bool,
+    /// A Query with its COMMIT looks for a server: the transaction ends, whatever comes of that.
+    committing: bool,
     /// It had a server, which is lost with all that was done there: not even ROLLBACK TO helps.
     lost: Option<Lost>,
 }
@@ -579,7 +581,10 @@ impl Session {
     fn refuse(&mut self, error: &PgError, simple: bool) {
         let mut bytes = BytesMut::with_capacity(256);
         backend::put_error(&mut bytes, error);
-        if let Tx::Opening(opening) = &mut self.tx {
+        if simple && matches!(self.tx, Tx::Opening(Opening { committing: true, .. })) {
+            self.tx = Tx::Idle;
+            self.changes.rollback();
+        } else if let Tx::Opening(opening) = &mut self.tx {
             opening.failed = true;
             opening.lost = opening.lost.take().map(|_| Lost::Told);
         }

@@ -47,6 +47,9 @@ impl Session {
                 self.local_query(&statement.action, &analysed, sql);
                 return Ok(Step::Done);
             }
+            if let (Action::Commit { .. }, Tx::Opening(opening)) = (&statement.action, &mut self.tx) {
+                opening.committing = true;
+            }
             if let Err(error) = self.check_runnable(&statement.action) {
                 self.refuse(&error, true);
                 return Ok(Step::Done);

@@ -211,3 +211,29 @@ async fn random_transactions_leave_a_sessions_parameters_as_on_a_server() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_commit_that_no_statement_went_before_keeps_no_invalid_parameter() {
+    let mut client = session().await;
+    let read = format!("SELECT {ALL}");
+    for commit in ["COMMIT", "COMMIT AND CHAIN"] {
+        client.query("BEGIN").await;
+        assert_eq!(told(&client.query("SET work_mem = 'nonsense'").await), ["SET", "T"]);
+        assert_eq!(told(&client.query(commit).await), ["22023", "I"]);
+        assert_eq!(told(&client.query(&read).await)[0], NOTHING_SET);
+    }
+    client.query("BEGIN").await;
+    client.query("SET work_mem = 'nonsense'").await;
+    let mut out = BytesMut::new();
+    put_portal(&mut out, "COMMIT", 0);
+    frontend::put_sync(&mut out);
+    client.send(&out).await;
+    assert_eq!(told(&client.until_ready().await), ["22023", "E"]);
+    assert_eq!(told(&client.query("ROLLBACK").await), ["ROLLBACK", "I"]);
+    // Twice: the second time the parameter is known.
+    for sql in ["BEGIN", "SET app.one = '7'", "COMMIT", "BEGIN", "SET app.one = '7'", "COMMIT AND CHAIN", "COMMIT"] {
+        let told = told(&client.query(sql).await);
+        assert_eq!(sql.split(' ').next(), told.first().map(String::as_str), "{told:?}");
+    }
+    assert_eq!(told(&client.query(&read).await)[0], "7//4MB/1");
+}
