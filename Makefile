@@ -12,7 +12,7 @@ TARGET = $(shell $(CARGO) metadata --format-version 1 --no-deps 2>/dev/null | se
 ENV = . ./scripts/build-env
 PG_ENV = $(if $(PG),PGWARD_PG=$$(scripts/postgresql $(PG)) && export PGWARD_PG &&)
 
-.PHONY: demo test fuzz bench release lint deps
+.PHONY: demo test regress fuzz bench release lint deps
 
 demo: deps
 	$(ENV) && $(CARGO) build --release -p pgward
@@ -21,6 +21,12 @@ demo: deps
 test: deps
 	@scripts/install-drivers
 	$(ENV) && $(PG_ENV) $(CARGO) test --workspace
+
+# PostgreSQL's own regression and isolation suites, straight to a server and through PgWard; fails where PgWard loses a
+# test. Arguments e.g. make regress ARGS="--suite isolation". With checks on, as the tests run.
+regress: deps
+	$(ENV) && $(CARGO) build -p pgward
+	PGWARD=$(TARGET)/debug/pgward scripts/regress $(ARGS)
 
 # Every fuzz target for FUZZ_SECONDS (30).
 fuzz: deps
