@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 use pgward_pools::Settings;
@@ -26,6 +27,7 @@ type Asked = (Arc<str>, Same);
 #[derive(Debug, Default)]
 pub(crate) struct Accepted {
     known: Mutex<Known>,
+    refused: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -35,6 +37,17 @@ struct Known {
 }
 
 impl Accepted {
+    /// A server has refused what went ahead because it had been accepted before: a right was taken away, say, or what a
+    /// setting names is gone. Whatever else was accepted may be refused, too.
+    pub(crate) fn distrust(&self) {
+        self.refused.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether a server has. Nothing goes ahead any more until a reload.
+    pub(crate) fn distrusts(&self) -> bool {
+        self.refused.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn has(&self, role: &Arc<str>, settings: &Arc<Settings>, at: At) -> bool {
         let known = self.known.lock();
         known.nodes.get(&(Arc::clone(role), Same(Arc::clone(settings)))).is_some_and(|nodes| nodes.contains(&at))

@@ -203,7 +203,7 @@ impl Session {
         let node = Arc::clone(&self.state.fleet.shard(way.pin.shard)[way.pin.node]);
         let Some(mut lease) = node.try_acquire(way.pin.pool, way.class, &self.user().server_role) else { return false };
         if !Settings::same(&lease.memory.settings, &self.settings) {
-            if settings::change_alone(&lease.memory.settings, &self.settings) {
+            if self.state.accepted.distrusts() || settings::change_alone(&lease.memory.settings, &self.settings) {
                 // Taken anew by the long way. Nothing was said to it.
                 if let Some(clean) = Clean::prove(TxStatus::Idle, 0) {
                     lease.release(clean);
@@ -305,7 +305,8 @@ impl Session {
     ) -> Result<(), Setup> {
         let accepted = self.has_accepted(at);
         if !Settings::same(&lease.memory.settings, &self.settings) {
-            if accepted && !alone && !settings::change_alone(&lease.memory.settings, &self.settings) {
+            let together = accepted && !alone && !self.state.accepted.distrusts();
+            if together && !settings::change_alone(&lease.memory.settings, &self.settings) {
                 self.send_settings(lease);
                 return Ok(());
             }
@@ -331,7 +332,8 @@ pub(crate) enum Brought {
     Done,
     /// They are not acceptable.
     Refused(PgError),
-    /// A time limit of whoever had the server before stopped even that. The server is to be closed, and another taken.
+    /// What whoever had the server before has set stopped even that: a time limit, or a parameter that it cannot be rid
+    /// of. The server is to be closed, and another taken.
     Stopped,
 }
 
@@ -342,6 +344,8 @@ pub(crate) async fn change_settings(
     changed: &mut BytesMut,
 ) -> std::io::Result<Brought> {
     let limited = settings::limit_time(&lease.memory.settings);
+    // A RESET of what this client has not set may be what fails.
+    let others = lease.memory.settings.values().keys().any(|name| !to.values().contains_key(name));
     let mut sql = String::new();
     settings::difference(&lease.memory.settings, to, &mut sql);
     match ask(lease, &sql, changed).await {
@@ -349,7 +353,7 @@ pub(crate) async fn change_settings(
             lease.memory.settings = Arc::clone(to);
             Ok(Brought::Done)
         }
-        Ok(Some(error)) if limited && error.sqlstate() == "57014" => Ok(Brought::Stopped),
+        Ok(Some(error)) if others || (limited && error.sqlstate() == "57014") => Ok(Brought::Stopped),
         Ok(Some(error)) => Ok(Brought::Refused(error)),
         // transaction_timeout ends the connection.
         Err(error) if limited && error.kind() == std::io::ErrorKind::UnexpectedEof => Ok(Brought::Stopped),

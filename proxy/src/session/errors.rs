@@ -247,6 +247,13 @@ pub(super) fn server_gone(node: &str, why: &str, unknown: bool) -> PgError {
     }
 }
 
+/// A server refused the session's parameters, which went ahead of a write, because others had accepted them.
+pub(super) fn ran_without_parameters(refused: &PgError) -> PgError {
+    PgError::error("08007", "a server refused the session's parameters; whether the statement took effect is unknown")
+        .with_detail(format!("{}: {}", refused.sqlstate(), refused.message()))
+        .with_hint("Look at the data before the statement is sent again; where the session has set what the detail names, connect anew without it.")
+}
+
 pub(super) fn killed(kill: Kill) -> PgError {
     match kill {
         Kill::IdleInTransaction => PgError::error("25P03", "terminating connection due to idle-in-transaction timeout"),

@@ -46,6 +46,39 @@ impl Session {
         Ok(())
     }
 
+    /// What was sent ahead of the statement was refused: the server is given up, and whatever stands behind the step with
+    /// it. Behind BEGIN that leaves nothing; behind parameters alone, which had been accepted before, a statement may have
+    /// run without them.
+    pub(super) async fn step_failed(&mut self, refused: PgError) -> Result<(), Fatal> {
+        let begins = |expect: &Expect| matches!(expect, Expect::SilentQuery { opens: true });
+        if self.work.expects.front().is_some_and(begins) {
+            return self.fail_segment(refused);
+        }
+        self.state.accepted.distrust();
+        let begun = self.work.expects.iter().any(begins);
+        let Some(attached) = self.attached.take() else { return Ok(()) };
+        let Attached { lease, kind, retry, failed, describe_only, .. } = attached;
+        self.handle.detach();
+        drop(lease);
+        self.receipts.clear();
+        let asked = self.asked();
+        if self.work.passing > 0 {
+            return Err(Fatal(refused));
+        }
+        if retry && !self.work.answered {
+            // Now the step is asked for by itself. Its own refusal is the session's answer.
+            match self.go_elsewhere(failed).await {
+                Ok(()) => return Ok(()),
+                Err(error) => self.lose_server(&error, false, asked),
+            }
+            return Ok(());
+        }
+        let unknown = !begun && !describe_only && !is_read(kind);
+        let error = if unknown { errors::ran_without_parameters(&refused) } else { refused };
+        self.lose_server(&error, false, asked);
+        Ok(())
+    }
+
     /// Says the segment to another node. Nothing of its answer has reached the client.
     async fn go_elsewhere(&mut self, failed: Vec<usize>) -> Result<(), PgError> {
         let need = if self.sent.is_some() { Need::Run } else { Need::Describe };

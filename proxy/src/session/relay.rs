@@ -100,8 +100,9 @@ impl Session {
                 Wake::Fatal(fatal) => return Err(fatal),
                 Wake::Answered => self.finish_segment(),
                 Wake::ServerGone(why) => self.server_gone(&why).await?,
-                // The server is given up, and whatever it was sent behind the step with it.
-                Wake::StepFailed(error) | Wake::NotRecorded(error) => self.fail_segment(error)?,
+                Wake::StepFailed(error) => self.step_failed(error).await?,
+                // The server is given up, and whatever it was sent with it.
+                Wake::NotRecorded(error) => self.fail_segment(error)?,
                 Wake::ClientGone => {
                     self.leave().await;
                     self.send_rest().await;
