@@ -33,12 +33,28 @@ async fn each_refusal_has_its_sqlstate() {
         ("UPDATE icd10_codes SET title = 'x' WHERE code = 'I10'".to_owned(), "PW008"),
         ("DROP TABLE patients".to_owned(), "PW008"),
         ("TRUNCATE encounters".to_owned(), "PW008"),
+        (
+            "INSERT INTO pgbench_history (tid, note[(SELECT count(*) FROM patients)]) VALUES (1, 'x')".to_owned(),
+            "PW001",
+        ),
+        (
+            "ALTER TABLE pgbench_history ADD COLUMN z text DEFAULT \
+             query_to_xml('SELECT count(*) FROM patients', true, false, '')::text"
+                .to_owned(),
+            "PW008",
+        ),
+        ("CREATE POLICY p ON pgbench_history USING (EXISTS (SELECT 1 FROM patients))".to_owned(), "PW008"),
+        ("COPY pgbench_history FROM STDIN WHERE pg_try_advisory_lock(4242)".to_owned(), "0A000"),
+        ("SET search_path = pg_temp, public".to_owned(), "0A000"),
+        ("SELECT query FROM pg_stat_activity".to_owned(), "PW001"),
+        ("SELECT pg_terminate_backend(pid) FROM pg_stat_activity".to_owned(), "0A000"),
+        (format!("SELECT 1{}", "+a".repeat(1 << 20)), "54000"),
         ("SET pgward.priority = 'emergency'".to_owned(), "PW009"),
         (new_patient(unknown, "atlantis"), "PW010"),
         (new_patient(&east.to_string(), "eu-west"), "PW013"),
         ("SELEC 1".to_owned(), "42601"),
     ] {
-        println!("{sql}");
+        println!("{sql:.200}");
         assert_eq!(sqlstate(client.simple_query(&sql).await), expected);
         assert_eq!(answers(&client, "SELECT 1").await, "1");
     }
