@@ -10,6 +10,8 @@ use crate::evidence::{Evidence, Params, PatientKey};
 use crate::statement::{Action, Analysed, CopyFormat};
 use crate::{Analyser, Catalog};
 
+mod forms;
+
 /// The tables that the corpus speaks of.
 fn config(key_type: KeyType) -> Config {
     let table = |schema: &str, name: &str, kind, key: Option<&str>| Table {
@@ -195,101 +197,6 @@ fn corpus_is_analysed_as_written() {
     assert!(wrong.is_empty(), "\n{wrong}");
 }
 
-/// Wherever an expression may stand: what is forbidden there is found there.
-#[test]
-fn every_expression_is_looked_at() {
-    let analyser = analyser(KeyType::Bigint);
-    let with = |form: &str, put: &str| {
-        let sql = form.replace('?', put);
-        outcome(&analyser, &sql, &crate::NoParams).pop().unwrap_or_default()
-    };
-    for form in super::children::tests::QUERIES {
-        let unsaid = if form.starts_with("PREPARE") { "refused 0A000" } else { "refused PW001" };
-        assert_eq!(with(form, "(SELECT count(*) FROM patients)"), unsaid, "{form}");
-        assert_eq!(with(form, "query_to_xml('SELECT 1', true, true, '')"), "refused PW008", "{form}");
-        assert_eq!(with(form, "set_config('role', 'x', true)"), "refused 0A000", "{form}");
-        assert!(!with(form, "abs(1)").contains("refused"), "{form}");
-    }
-}
-
-/// The same for what servers keep: it runs in statements that do not show it.
-#[test]
-fn definitions_keep_nothing_that_hides_patients() {
-    use super::children::tests::{DEFINITIONS, LOCAL_DEFINITIONS};
-    let mut local = config(KeyType::Bigint);
-    local.sharding.undeclared_tables = pgward_config::Undeclared::Local;
-    let local = Analyser::new(&local, &Catalog::builtin());
-    let strict = analyser(KeyType::Bigint);
-    let with = |analyser: &Analyser, form: &str, put: &str| {
-        let sql = form.replace('?', put);
-        outcome(analyser, &sql, &crate::NoParams).pop().unwrap_or_default()
-    };
-    for (form, analyser) in DEFINITIONS
-        .iter()
-        .flat_map(|form| [(form, &strict), (form, &local)])
-        .chain(LOCAL_DEFINITIONS.iter().map(|form| (form, &local)))
-    {
-        for forbidden in [
-            "query_to_xml('SELECT 1', true, true, '')",
-            "(SELECT name FROM patients WHERE id = 42)",
-            "pg_advisory_lock(1)",
-            "pg_advisory_xact_lock(1)",
-            "set_config('role', 'x', true)",
-        ] {
-            assert_eq!(with(analyser, form, forbidden), "refused PW008", "{form} with {forbidden}");
-        }
-        assert!(!with(analyser, form, "(SELECT line FROM app_log)").contains("refused"), "{form}");
-        assert!(!with(analyser, form, "app_writes(now())").contains("refused"), "{form}");
-        let unknown = with(analyser, form, "unknown(1)").contains("refused");
-        assert_eq!(unknown, !analyser.tables.undeclared_are_local(), "{form}");
-    }
-}
-
-/// Whatever may be made without being declared.
-#[test]
-fn temporary_objects_pin_where_undeclared_tables_are_local() {
-    let mut config = config(KeyType::Bigint);
-    config.sharding.undeclared_tables = pgward_config::Undeclared::Local;
-    let analyser = Analyser::new(&config, &Catalog::builtin());
-    let found = |sql: &str| outcome(&analyser, sql, &crate::NoParams).pop().unwrap_or_default();
-    for sql in [
-        "CREATE TABLE pg_temp.t (a int)",
-        "CREATE TABLE pg_temp_3.t (a int)",
-        "CREATE TEMP SEQUENCE s",
-        "SELECT 1 AS a INTO pg_temp.t",
-        "CREATE TABLE pg_temp.t AS SELECT 1",
-        "CREATE VIEW pg_temp.v AS SELECT 1",
-        "CREATE FUNCTION pg_temp.f() RETURNS int RETURN 1",
-        "CREATE AGGREGATE pg_temp.a (int) (sfunc = int4pl, stype = int)",
-        "CREATE TYPE pg_temp.t AS (a int)",
-        "CREATE TYPE pg_temp.t AS ENUM ('a')",
-        "CREATE TYPE pg_temp.t AS RANGE (subtype = int)",
-        "CREATE DOMAIN pg_temp.d AS int",
-    ] {
-        assert_eq!(found(sql), "pins", "{sql}");
-    }
-    assert_eq!(found("CREATE TYPE t AS (a int)"), "write");
-    for path in ["pg_temp", "mine, pg_temp", "pg_temp_3, public", "\"$user\", pg_temp"] {
-        assert_eq!(found(&format!("SET search_path = {path}")), "refused 0A000", "{path}");
-    }
-    assert_eq!(found("SET search_path = mine, public, pg_temp"), "set search_path=mine,public,pg_temp");
-}
-
-/// What the analysis passes over altogether is found by the look at the whole tree behind it.
-#[test]
-fn what_nobody_looked_at_is_refused() {
-    let analyser = analyser(KeyType::Bigint);
-    for form in super::children::tests::QUERIES {
-        let sql = form.replace('?', "f(1)");
-        let tree = pg_raw_parse::parse(&sql).unwrap();
-        for raw in tree.iter() {
-            let mut walk = super::walk::Walk::new(&analyser.tables, sql.as_bytes(), &[]);
-            walk.nothing_unseen(raw.stmt());
-            assert!(walk.refusal.is_some(), "{sql}");
-        }
-    }
-}
-
 /// What a text is has nothing to do with the values in it.
 #[test]
 fn shapes_do_not_depend_on_values() {
@@ -461,36 +368,6 @@ fn set_config_reads_parameters_of_text_alone() {
     }
 }
 
-/// With a declared type each use reads the same bytes.
-#[test]
-fn parameters_of_a_declared_type_may_be_used_in_several_ways() {
-    struct One<'a>(u32, &'a [u8]);
-    impl Params for One<'_> {
-        fn value(&self, _: u16) -> Option<Option<&[u8]>> {
-            Some(Some(self.1))
-        }
-        fn binary(&self, _: u16) -> bool {
-            true
-        }
-        fn oid(&self, _: u16) -> u32 {
-            self.0
-        }
-    }
-    let analysed = |key_type, sql: &str, params: One<'_>| outcome(&analyser(key_type), sql, &params).pop().unwrap();
-    let sql = "SELECT $1::float8 FROM patients WHERE id = $1";
-    // 42.0 as float8 is another number as a bigint.
-    assert_eq!(analysed(KeyType::Bigint, sql, One(0, &42f64.to_be_bytes())), "refused PW007");
-    assert_eq!(analysed(KeyType::Bigint, sql, One(705, &42f64.to_be_bytes())), "refused PW007");
-    assert_eq!(analysed(KeyType::Bigint, sql, One(701, &42f64.to_be_bytes())), "refused PW007");
-    assert_eq!(analysed(KeyType::Bigint, sql, One(20, &42i64.to_be_bytes())), "read 42");
-    let text = "SELECT $1::text FROM patients WHERE id = $1::int8";
-    assert_eq!(analysed(KeyType::Bigint, text, One(0, b"00000042")), "refused PW007");
-    let number = "SELECT $1::int8 FROM patients WHERE id = $1::text";
-    assert_eq!(analysed(KeyType::Text, number, One(0, b"00000042")), "refused PW007");
-    assert_eq!(analysed(KeyType::Text, number, One(25, b"p42")), "read 'p42'");
-    assert_eq!(analysed(KeyType::Uuid, "SELECT f($1) FROM patients WHERE id = $1", One(0, &[7; 16])).len(), 37);
-}
-
 /// Statements of PostgreSQL's own regression tests, where the folder of their files is given.
 #[test]
 fn regression_tests_are_answered() {
@@ -561,26 +438,4 @@ fn hot_path_timing() {
             std::hint::black_box(crate::lexer::lex(sql.as_bytes(), buffer, literals, crate::lexer::Cut::Neutral));
         });
     }
-}
-
-/// A tree takes up to 170 times the text that it is of, so what is parsed has a bound. Literals are one node each.
-#[test]
-fn large_texts_are_refused_unparsed() {
-    use crate::lexer::MAX_SHAPE_BYTES;
-    let analyser = analyser(KeyType::Bigint);
-    let refused = |sql: &str| analyser.analyse(sql.as_bytes()).err().map(|refusal| refusal.kind.sqlstate());
-    let columns = |count: usize| format!("SELECT a{}", ",a".repeat(count));
-    assert_eq!(refused(&columns(MAX_SHAPE_BYTES / 2 + 10)), Some("54000"));
-    assert_eq!(refused(&columns(10_000)), None);
-    assert_eq!(refused(&format!("{}\\", columns(MAX_SHAPE_BYTES / 2 + 10))), Some("54000"), "not sure");
-    assert_eq!(refused(&format!("SELECT 1{}", " ".repeat(MAX_SHAPE_BYTES + 10))), None, "nothing to parse");
-    let long = "x".repeat(MAX_SHAPE_BYTES + 10);
-    assert_eq!(refused(&format!("SELECT '{long}', /* {long} */ $${long}$$")), None, "long literals");
-    // As many parameters as the protocol has.
-    let params: Vec<String> = (1..=65_535).map(|n| format!("${n}")).collect();
-    assert_eq!(refused(&format!("INSERT INTO app_log (line) VALUES ({})", params.join("), ("))), None);
-    let rows = "(1, 'a name', 2.5, NULL), ".repeat(MAX_SHAPE_BYTES / 25);
-    assert_eq!(refused(&format!("INSERT INTO app_log VALUES {rows} (1, 'a', 2, NULL)")), None, "{} bytes", rows.len());
-    let refusal = analyser.analyse(columns(MAX_SHAPE_BYTES).as_bytes()).unwrap_err();
-    assert!(refusal.hint.unwrap().contains("COPY"));
 }
