@@ -71,6 +71,13 @@ fn statement(tables: &Tables, sql: &[u8], literals: &[Literal], raw: &RawStmt) -
         }
         node => walk.utility(node),
     };
+    if walk.scopes.too_many_looks() {
+        walk.refusal = Some(
+            Refusal::new(RefusalKind::TooLarge, "the statement names too many tables and columns to be analysed")
+                .hint("Send it as several statements."),
+        );
+        walk.writes = true;
+    }
     if walk.refusal.is_none() {
         walk.nothing_unseen(raw.stmt());
         if walk.shows_statements {

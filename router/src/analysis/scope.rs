@@ -3,6 +3,7 @@
 //! Names are resolved as PostgreSQL resolves them, from the innermost FROM list outwards. Where that needs columns that
 //! are not known, the answer is "nobody knows", and the name is no evidence.
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -107,15 +108,32 @@ impl Column {
     }
 }
 
+/// How many looks at items a statement may take: each name is looked for among all that it can see, so that a text of
+/// a megabyte could ask for billions.
+const MAX_LOOKS: usize = 4_000_000;
+
 /// All FROM lists of a statement.
 pub(super) struct Scopes<'t> {
     pub(super) graph: Graph,
     pub(super) scopes: Vec<Scope>,
     pub(super) items: Vec<Item<'t>>,
     pub(super) key_type: KeyType,
+    /// Looks at items so far.
+    pub(super) looks: Cell<usize>,
 }
 
 impl<'t> Scopes<'t> {
+    /// Whether this many looks more are within the bound. Once it is passed, nothing found counts: the statement is
+    /// refused.
+    pub(super) fn may_look(&self, at: usize) -> bool {
+        self.looks.set(self.looks.get().saturating_add(at));
+        !self.too_many_looks()
+    }
+
+    pub(super) fn too_many_looks(&self) -> bool {
+        self.looks.get() > MAX_LOOKS
+    }
+
     pub(super) fn open(&mut self, parent: Option<View>) -> usize {
         self.scopes.push(Scope { items: Vec::new(), parent, merged: Vec::new() });
         self.scopes.len() - 1
@@ -148,6 +166,9 @@ impl<'t> Scopes<'t> {
 
     /// The items of a view that names can reach.
     pub(super) fn visible(&self, view: View) -> Vec<usize> {
+        if !self.may_look(view.end - view.start) {
+            return Vec::new();
+        }
         let items = &self.scopes[view.scope].items[view.start..view.end];
         items.iter().copied().filter(|item| self.items[*item].visible).collect()
     }
@@ -174,7 +195,11 @@ impl<'t> Scopes<'t> {
     }
 
     fn known_var(&self, item: usize, column: &str) -> Option<Option<Var>> {
-        self.items[item].vars.iter().find(|(name, _)| **name == *column).map(|(_, var)| *var)
+        let vars = &self.items[item].vars;
+        if !self.may_look(vars.len()) {
+            return None;
+        }
+        vars.iter().find(|(name, _)| **name == *column).map(|(_, var)| *var)
     }
 
     fn var(&mut self, item: usize, column: &str) -> Var {
@@ -188,7 +213,7 @@ impl<'t> Scopes<'t> {
 
     /// A column of a sub-query follows the column inside, never the other way: a condition outside does not reach in.
     fn derived_column(&mut self, item: usize, derived: &Derived<'t>, column: &str) -> Has {
-        if derived.open {
+        if derived.open || !self.may_look(derived.outs.len()) {
             return Has::Maybe(None);
         }
         let mut named = derived.outs.iter().filter_map(|out| match out {

@@ -140,7 +140,9 @@ impl<'t> Walk<'t> {
     }
 
     pub(super) fn cte(&self, name: &str, mut env: Env) -> Option<Rc<Derived<'t>>> {
-        while let Some(entry) = env {
+        while let Some(entry) = env
+            && self.scopes.may_look(1)
+        {
             let cte = &self.ctes[entry];
             if cte.name == name {
                 return Some(cte.derived.clone().unwrap_or_else(open));

@@ -3,6 +3,7 @@
 //! Expressions are walked with a stack of our own, since their depth is the client's choice. Queries within queries are
 //! followed by recursion, to a fixed depth; what is nested deeper is refused.
 
+use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -89,7 +90,13 @@ impl<'t> Walk<'t> {
         Self {
             tables,
             constants: Constants { sql, literals, key_type },
-            scopes: Scopes { graph: Graph::default(), scopes: Vec::new(), items: Vec::new(), key_type },
+            scopes: Scopes {
+                graph: Graph::default(),
+                scopes: Vec::new(),
+                items: Vec::new(),
+                key_type,
+                looks: Cell::new(0),
+            },
             ctes: Vec::new(),
             sublinks: HashMap::new(),
             mentions: Vec::new(),
@@ -231,6 +238,9 @@ impl<'t> Walk<'t> {
 
     /// Notes the use of a table.
     pub(super) fn note(&mut self, name: &Arc<str>, kind: TableKind, written: bool) {
+        if !self.scopes.may_look(self.uses.len()) {
+            return;
+        }
         match self.uses.iter_mut().find(|known| known.name == *name) {
             Some(known) => known.written |= written,
             None => self.uses.push(TableUse { name: name.clone(), kind, written }),

@@ -148,3 +148,28 @@ fn large_texts_are_refused_unparsed() {
     let refusal = analyser.analyse(columns(MAX_SHAPE_BYTES).as_bytes()).unwrap_err();
     assert!(refusal.hint.unwrap().contains("COPY"));
 }
+
+/// Each name is looked for among all that it can see.
+#[test]
+fn work_for_names_is_bounded() {
+    let mut config = config(KeyType::Uuid);
+    config.sharding.undeclared_tables = pgward_config::Undeclared::Local;
+    let analyser = Analyser::new(&config, &Catalog::builtin());
+    let found = |sql: String| outcome(&analyser, &sql, &crate::NoParams).pop().unwrap_or_default();
+    let many = |of: &str, n: usize| (0..n).map(|i| of.replace('#', &i.to_string())).collect::<String>();
+    let columns = |n: usize, tables: usize| format!("SELECT a{} FROM t{}", many(",a", n), many(",t t#", tables));
+    assert_eq!(found(columns(500, 100)), "read");
+    assert_eq!(found(columns(30_000, 50_000)), "refused 54000");
+    assert_eq!(found(format!("SELECT 1 FROM t{}", many(",t#", 1_000))), "read");
+    assert_eq!(found(format!("SELECT 1 FROM t{}", many(",t#", 50_000))), "refused 54000");
+    let ctes =
+        |n: usize| format!("WITH {} d AS (SELECT 1) SELECT 1 FROM d{}", many("c# AS (TABLE d),", n), many(",c#", n));
+    assert_eq!(found(ctes(500)), "read");
+    assert_eq!(found(ctes(20_000)), "refused 54000");
+    let distinct = |n: usize| format!("SELECT 1{} FROM app_log", many(",a#", n));
+    assert_eq!(found(distinct(1_600)), "read");
+    assert_eq!(found(distinct(50_000)), "refused 54000");
+    let derived = |n: usize| format!("SELECT 1{} FROM (SELECT 1{} FROM app_log) s", many(",a", n), many(",a", n));
+    assert_eq!(found(derived(1_000)), "read");
+    assert_eq!(found(derived(50_000)), "refused 54000");
+}
