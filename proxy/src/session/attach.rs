@@ -14,7 +14,7 @@ use pgward_wire::{PgError, TxStatus, frame, frontend, tag::backend as tag};
 use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
 
 use super::work::Expect;
-use super::{Attached, Need, Opening, Session, Tx, errors, settings};
+use super::{Attached, Need, Opening, Session, Tx, errors, reading, settings};
 use crate::accepted::At;
 
 /// A Query that fails in the server's parser, and with it the transaction.
@@ -137,6 +137,10 @@ impl Session {
     ) -> Result<(), Setup> {
         self.work.begin_server();
         let describe_only = need == Need::Describe;
+        if describe_only && !Settings::same(&self.reading, &reading::read_by(&self.settings)) {
+            // It is not told what the transaction has changed, and prepares statements without that.
+            self.uncertain = true;
+        }
         let steps = !describe_only && self.opens_with_steps();
         self.bring_to_settings(&mut lease, &node, (way.pin.shard, way.pin.node), steps).await?;
         if steps {

@@ -3,7 +3,9 @@
 
 use std::sync::Arc;
 
-use super::settings::Change;
+use pgward_pools::Settings;
+
+use super::settings::{self, Change};
 
 /// The changes of the open transaction, or of the implicit one that a message or a pipeline is.
 #[derive(Debug, Default)]
@@ -51,6 +53,32 @@ impl Changes {
 
     pub(super) fn change_locally(&mut self, change: Change) {
         self.steps.push(Step::Local(change));
+        self.forget_overridden();
+    }
+
+    /// Of what is local to the transaction, and would be undone together, only the last counts: programs set it again and
+    /// again.
+    fn forget_overridden(&mut self) {
+        let from = self.steps.iter().rposition(|step| matches!(step, Step::Savepoint { .. })).map_or(0, |at| at + 1);
+        let mut seen: Vec<Arc<str>> = Vec::new();
+        for at in (from..self.steps.len()).rev() {
+            let Step::Local(change) = &self.steps[at] else { continue };
+            if seen.contains(&change.name) {
+                self.steps.remove(at);
+            } else {
+                seen.push(Arc::clone(&change.name));
+            }
+        }
+    }
+
+    /// Some parameter is changed.
+    pub(super) fn some(&self) -> bool {
+        self.steps.iter().any(|step| !matches!(step, Step::Savepoint { .. }))
+    }
+
+    /// No block is open, and nothing is changed.
+    pub(super) fn none(&self) -> bool {
+        !self.block && self.steps.is_empty()
     }
 
     pub(super) fn reset_all(&mut self) {
@@ -69,6 +97,7 @@ impl Changes {
             n += 1;
             n <= at || !matches!(step, Step::Savepoint { .. })
         });
+        self.forget_overridden();
         true
     }
 
@@ -113,6 +142,20 @@ impl Changes {
             }
             _ => None,
         })
+    }
+
+    /// What is in force now, in the transaction.
+    pub(super) fn in_force(&self, settings: &Arc<Settings>, startup: &Settings) -> Arc<Settings> {
+        let made: Vec<Kept> = self
+            .steps
+            .iter()
+            .filter_map(|step| match step {
+                Step::Kept(kept) => Some(kept.clone()),
+                Step::Local(change) => Some(Kept::Change(change.clone())),
+                Step::Savepoint { .. } => None,
+            })
+            .collect();
+        if made.is_empty() { Arc::clone(settings) } else { settings::apply(settings, startup, &made) }
     }
 
     /// ROLLBACK, or the transaction is lost.

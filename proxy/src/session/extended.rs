@@ -74,7 +74,9 @@ impl Session {
                 self.refuse(&error, false);
                 return Ok(Step::Done);
             }
-            let statement = self.shared.statements.intern(parse.text, types, analysed, self.state.generation);
+            self.note_named(true);
+            let statement =
+                self.shared.statements.intern(parse.text, types, analysed, self.state.generation, &self.reading);
             self.prepared.insert(parse.name.into(), Arc::clone(&statement));
             statement
         };
@@ -225,6 +227,7 @@ impl Session {
         }
         self.portals.bound(portal, pending.effects.take());
         self.allow_repair();
+        self.note_named(named);
         let body = self.work.store(body);
         self.work.ops.push(Op::Bind { statement, named, body });
         self.keep_for_retry(pending);
@@ -246,6 +249,7 @@ impl Session {
                     self.reply(bytes);
                 } else {
                     self.allow_repair();
+                    self.note_named(named);
                     self.work.ops.push(Op::Describe { statement, named });
                     self.emit();
                 }
@@ -277,6 +281,7 @@ impl Session {
             return Ok(Step::Done);
         }
         let effects = self.portals.take_effects(execute.portal);
+        self.unsettled |= effects.is_some();
         let frame = self.work.store(frame);
         self.work.ops.push(Op::Execute { frame, effects });
         self.emit();

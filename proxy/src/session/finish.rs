@@ -42,8 +42,11 @@ impl Session {
             match status {
                 TxStatus::Idle => {
                     self.tx = Tx::Idle;
-                    let kept = self.changes.idle();
-                    self.keep_changes(kept);
+                    if !self.changes.none() {
+                        let kept = self.changes.idle();
+                        self.keep_changes(kept);
+                        self.read_anew();
+                    }
                 }
                 open => self.tx = Tx::Open(open),
             }
@@ -69,6 +72,14 @@ impl Session {
     }
 
     pub(super) fn note(&mut self, event: Event) {
+        let changed = self.changes.some();
+        self.note_change(event);
+        if changed || self.changes.some() {
+            self.read_anew();
+        }
+    }
+
+    fn note_change(&mut self, event: Event) {
         match event {
             Event::Done(Effect::Set(changes)) => changes.into_iter().for_each(|change| self.changes.change(change)),
             Event::Done(Effect::SetLocal(change)) => self.changes.change_locally(change),
@@ -139,6 +150,15 @@ impl Session {
         }
     }
 
+    /// What the transaction has changed is undone.
+    pub(super) fn undo_changes(&mut self) {
+        let changed = self.changes.some();
+        self.changes.rollback();
+        if changed {
+            self.read_anew();
+        }
+    }
+
     /// The same for a transaction that no server has heard of.
     pub(super) fn keep_unheard(&mut self) {
         let kept = self.changes.commit();
@@ -152,12 +172,14 @@ impl Session {
         self.refusable = refusable(&settings);
         self.accepted.clear();
         self.settings = settings;
+        self.read_anew();
     }
 
     /// The segment is answered: the server goes back, or stays for the open transaction.
     pub(super) fn finish_segment(&mut self) {
         self.closed = false;
         self.role_asked = false;
+        self.unsettled = false;
         self.guard = None;
         self.copy_in = false;
         self.sent = None;
@@ -230,7 +252,7 @@ impl Session {
         self.closed = false;
         self.copy_in = false;
         self.early_sync = false;
-        self.changes.rollback();
+        self.undo_changes();
         self.uncertain = false;
         self.role_asked = false;
         self.sent = None;

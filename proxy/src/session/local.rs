@@ -214,7 +214,7 @@ impl Session {
                 if tag == "COMMIT" {
                     self.keep_unheard();
                 }
-                self.changes.rollback();
+                self.undo_changes();
                 if chain {
                     self.changes.begin();
                     // The next transaction has the characteristics of this one.

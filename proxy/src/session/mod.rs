@@ -18,6 +18,7 @@ mod lost;
 mod plain;
 mod portals;
 mod prepared;
+mod reading;
 mod relay;
 mod replies;
 mod role;
@@ -89,6 +90,12 @@ pub(crate) struct Session {
     /// Class asked for by `SET pgward.priority`.
     asked_class: Option<Class>,
     prepared: Names,
+    /// The settings by which texts are read; a transaction may change them.
+    reading: Arc<Settings>,
+    /// `prepared` was interned under others.
+    prepared_otherwise: bool,
+    /// The server has been told, in the segment under way, to change parameters.
+    unsettled: bool,
     unnamed: Option<Arc<Prepared>>,
     portals: Portals,
     cursors: Cursors,
@@ -278,7 +285,6 @@ impl Session {
             accepted: SmallVec::new(),
             serializable: settings::is_serializable(&startup_settings),
             settings: Arc::clone(&startup_settings),
-            startup_settings,
             shared,
             state,
             listener,
@@ -293,6 +299,10 @@ impl Session {
             tx: Tx::Idle,
             asked_class,
             prepared: Names::default(),
+            reading: reading::read_by(&startup_settings),
+            prepared_otherwise: false,
+            unsettled: false,
+            startup_settings,
             unnamed: None,
             portals: Portals::default(),
             cursors: Cursors::default(),
@@ -433,6 +443,7 @@ impl Session {
 
     /// A new segment outside of a transaction takes the state that is in force now.
     fn begin_segment(&mut self) -> Result<(), Fatal> {
+        self.rename_prepared();
         if self.attached.is_some() || !matches!(self.tx, Tx::Idle) || !self.work.ops.is_empty() || self.guard.is_some()
         {
             return Ok(());
@@ -466,10 +477,11 @@ impl Session {
 
     /// What was prepared under another state is analysed by the one in force.
     fn analyse_again(&mut self) {
-        let Self { state, shared, prepared, unnamed, .. } = self;
+        let Self { state, shared, prepared, unnamed, reading, .. } = self;
         let again = |statement: &Arc<Prepared>| {
             let analysed = state.analyser.analyse(&statement.text).ok()?;
-            Some(shared.statements.intern(&statement.text, statement.types.clone(), analysed, state.generation))
+            let types = statement.types.clone();
+            Some(shared.statements.intern(&statement.text, types, analysed, state.generation, reading))
         };
         // The text was accepted before by the same grammar; if not, the client is told that it is not prepared.
         prepared.replace_all(again);
@@ -583,7 +595,7 @@ impl Session {
         backend::put_error(&mut bytes, error);
         if simple && matches!(self.tx, Tx::Opening(Opening { committing: true, .. })) {
             self.tx = Tx::Idle;
-            self.changes.rollback();
+            self.undo_changes();
         } else if let Tx::Opening(opening) = &mut self.tx {
             opening.failed = true;
             opening.lost = opening.lost.take().map(|_| Lost::Told);

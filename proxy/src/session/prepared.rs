@@ -3,11 +3,12 @@
 //! A server keeps a statement under a name made from its text and parameter types, so that clients share it and a
 //! client's statement can be prepared on whichever server it meets (after PgBouncer's scheme).
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
+use pgward_pools::Settings;
 use pgward_router::Analysed;
 
 /// A statement that a client has prepared, named or not.
@@ -117,8 +118,8 @@ impl ServerName {
     }
 }
 
-/// Text, types, and the generation of the state that the text was analysed by.
-type Key = (Box<[u8]>, Box<[u32]>, u64);
+/// Text, types, the generation of the state that the text was analysed by, and the settings that it is read by.
+type Key = (Box<[u8]>, Box<[u32]>, u64, BTreeMap<Arc<str>, String>);
 
 /// All named statements that some client holds, each once. Keyed by the whole text: a hash alone could run another
 /// statement.
@@ -135,10 +136,18 @@ struct Map {
 
 impl Statements {
     /// The shared statement of this text and these types, as analysed by the state of this generation: another
-    /// configuration may know a table as another kind.
-    pub(crate) fn intern(&self, text: &[u8], types: Box<[u32]>, analysed: Analysed, generation: u64) -> Arc<Prepared> {
+    /// configuration may know a table as another kind. And as it is read by these settings: under others a server would
+    /// keep the constants of the first.
+    pub(crate) fn intern(
+        &self,
+        text: &[u8],
+        types: Box<[u32]>,
+        analysed: Analysed,
+        generation: u64,
+        reading: &Settings,
+    ) -> Arc<Prepared> {
         let mut map = self.map.lock();
-        let key: Key = (text.into(), types, generation);
+        let key: Key = (text.into(), types, generation, reading.values().clone());
         if let Some(found) = map.by_text.get(&key).and_then(Weak::upgrade) {
             return found;
         }
@@ -180,6 +189,19 @@ mod tests {
         names.insert(b"a"[..].into(), statement("SELECT 1"));
         names.replace_all(|_| None);
         assert!(names.get(b"a").is_none() && names.bytes == 0);
+    }
+
+    #[test]
+    fn a_text_is_shared_where_it_is_read_alike() {
+        let (statements, one) = (Statements::default(), statement("SELECT '03/04/2020'::date"));
+        let intern = |style: Option<&str>| {
+            let style = style.map(|style| (Arc::from("datestyle"), style.to_owned()));
+            let reading = Settings::of(style.into_iter().collect());
+            statements.intern(&one.text, one.types.clone(), one.analysed.clone(), 1, &reading)
+        };
+        let (own, a, b) = (intern(None), intern(Some("'DMY'")), intern(Some("'MDY'")));
+        assert!(own.id != a.id && a.id != b.id && own.id != b.id);
+        assert!(Arc::ptr_eq(&a, &intern(Some("'DMY'"))) && Arc::ptr_eq(&own, &intern(None)));
     }
 
     #[test]

@@ -9,10 +9,9 @@ use pgward_router::{Action, Analysed, Params, Statement};
 use pgward_wire::{PgError, backend, frontend};
 use smallvec::SmallVec;
 
-use super::role::ROLE;
 use super::route::{Asked, Company};
 use super::work::{Effect, Effects, Op};
-use super::{Fatal, Lost, Need, Opening, Session, Step, Tx, errors, settings};
+use super::{Fatal, Lost, Need, Opening, Session, Step, Tx, errors, reading, settings};
 use crate::session::settings::Change;
 
 impl Session {
@@ -167,7 +166,7 @@ impl Session {
         match action {
             // These end with their transaction, whichever way they are set.
             Action::Set(setting) if setting.name.starts_with("transaction_") => Effect::None,
-            Action::Set(setting) if !setting.local || &*setting.name == ROLE => {
+            Action::Set(setting) if !setting.local || reading::matters(&setting.name) => {
                 let values = self.state.analyser.setting(analysed, setting, sql);
                 let value = (!values.is_empty())
                     .then(|| values.iter().map(|value| settings::quoted(value)).collect::<Vec<_>>().join(", "));

@@ -101,7 +101,7 @@ pub(crate) enum Effect {
     None,
     /// Parameters of the session.
     Set(Vec<Change>),
-    /// SET LOCAL of the role: until the transaction's end.
+    /// SET LOCAL.
     SetLocal(Change),
     /// RESET ALL.
     ResetAll,

@@ -213,8 +213,10 @@ async fn a_statement_whose_table_changed_is_prepared_anew() {
     altered.simple_query("ALTER TABLE pgbench_tellers ADD COLUMN last int").await.unwrap();
     pgward.cluster().await_replay().await.unwrap();
     let transaction = other.transaction().await.unwrap();
-    let error = transaction.query(&statement, &[&1]).await.err().map(|error| error.code().unwrap().code().to_owned());
-    assert!(matches!(error.as_deref(), None | Some("0A000")), "{error:?}");
+    // Of a server that had not prepared it before, the driver has a column more than it knows of, which it may refuse.
+    let error = transaction.query(&statement, &[&1]).await.err();
+    let code = error.as_ref().and_then(tokio_postgres::Error::code);
+    assert!(code.is_none_or(|code| code.code() == "0A000"), "{error:?}");
     transaction.rollback().await.unwrap();
     assert_eq!(other.query(write, &[&1]).await.unwrap()[0].len(), 5);
     other.simple_query("DROP TABLE pgbench_tellers").await.unwrap();

@@ -237,3 +237,72 @@ async fn a_commit_that_no_statement_went_before_keeps_no_invalid_parameter() {
     }
     assert_eq!(told(&client.query(&read).await)[0], "7//4MB/1");
 }
+
+/// A client's named statement is read by its own TimeZone and DateStyle, though another client's of the same text stands
+/// prepared on the same server, also where the parameter is changed in a transaction, or in the pipeline itself.
+#[tokio::test]
+async fn a_named_statement_is_read_by_its_clients_settings() {
+    const NAMED: &str = "SELECT extract(epoch FROM '2024-01-01 00:00'::timestamptz)::int8 || ' ' || \
+                         ('03/04/2020'::date - '2020-01-01'::date)";
+    let (mut utc, mut india, mut chicago) = (session().await, session().await, session().await);
+    india.query("SET TimeZone = 'Asia/Kolkata'").await;
+    india.query("SET DateStyle = 'ISO, DMY'").await;
+    chicago.query("SET TimeZone = 'America/Chicago'").await;
+    let mut parse = BytesMut::new();
+    frontend::put_parse(&mut parse, b"s", NAMED.as_bytes(), &[]);
+    frontend::put_sync(&mut parse);
+    let mut run = BytesMut::new();
+    put_named(&mut run);
+    frontend::put_sync(&mut run);
+    for client in [&mut utc, &mut india, &mut chicago] {
+        client.send(&parse).await;
+        assert_eq!(told(&client.until_ready().await), ["I"]);
+    }
+    for _ in 0..3 {
+        for (client, want) in
+            [(&mut india, "1704047400 93"), (&mut utc, "1704067200 63"), (&mut chicago, "1704088800 63")]
+        {
+            client.query("BEGIN").await;
+            client.send(&run).await;
+            assert_eq!(told(&client.until_ready().await), [want, "SELECT 1", "T"]);
+            client.query("COMMIT").await;
+        }
+    }
+    // Of the transaction alone, before it has a server and after.
+    for first in ["SAVEPOINT s", "SELECT 1"] {
+        for sql in ["BEGIN", first, "SET LOCAL TimeZone = 'Asia/Kolkata'"] {
+            chicago.query(sql).await;
+        }
+        chicago.send(&run).await;
+        assert_eq!(told(&chicago.until_ready().await)[0], "1704047400 63");
+        chicago.query("COMMIT").await;
+        for (client, want) in [(&mut chicago, "1704088800 63"), (&mut utc, "1704067200 63")] {
+            client.query("BEGIN").await;
+            client.send(&run).await;
+            assert_eq!(told(&client.until_ready().await)[0], want);
+            client.query("COMMIT").await;
+        }
+    }
+    // In the pipeline, which is one transaction: what the server has then is not lent to others.
+    let mut pipeline = BytesMut::new();
+    put_portal(&mut pipeline, "SET TimeZone = 'Asia/Kolkata'", 0);
+    frontend::put_parse(&mut pipeline, b"t", format!("{NAMED} -- t").as_bytes(), &[]);
+    frontend::put_sync(&mut pipeline);
+    let mut piped = session().await;
+    piped.send(&pipeline).await;
+    assert_eq!(told(&piped.until_ready().await), ["SET", "I"]);
+    parse.clear();
+    frontend::put_parse(&mut parse, b"s2", format!("{NAMED} -- t").as_bytes(), &[]);
+    frame::put(&mut parse, b'B', b"\0s2\0\0\0\0\0\0\0");
+    frame::put(&mut parse, b'E', b"\0\0\0\0\0");
+    frontend::put_sync(&mut parse);
+    utc.query("BEGIN").await;
+    utc.send(&parse).await;
+    assert_eq!(told(&utc.until_ready().await)[0], "1704067200 63");
+}
+
+/// Bind and Execute of the statement "s".
+fn put_named(out: &mut BytesMut) {
+    frame::put(out, b'B', b"\0s\0\0\0\0\0\0\0");
+    frame::put(out, b'E', b"\0\0\0\0\0");
+}

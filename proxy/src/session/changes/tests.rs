@@ -128,6 +128,35 @@ fn a_failure_undoes_what_is_no_block() {
 }
 
 #[test]
+fn what_is_local_is_in_force_until_the_end() {
+    let set = |name: &str, value: &str| Change { name: name.into(), value: Some(value.to_owned()) };
+    let none = Settings::none();
+    let in_force = |changes: &Changes| {
+        let values = changes.in_force(&none, &none);
+        values.values().iter().map(|(name, value)| format!("{name}{value}")).collect::<Vec<_>>().join(" ")
+    };
+    let mut changes = Changes::default();
+    changes.begin();
+    changes.change(set("a", "1"));
+    changes.change_locally(set("a", "2"));
+    changes.savepoint("s".into(), Mark::default());
+    changes.change_locally(set("b", "3"));
+    changes.change(set("a", "4"));
+    assert_eq!(in_force(&changes), "a4 b3");
+    assert!(changes.rollback_to("s").is_some());
+    assert_eq!(in_force(&changes), "a2");
+    for n in 0..1000 {
+        changes.savepoint("t".into(), Mark::default());
+        changes.change_locally(set("b", &n.to_string()));
+        assert!(changes.release("t"));
+    }
+    assert!(changes.steps.len() < 5, "what is overridden is not kept");
+    assert_eq!(in_force(&changes), "a2 b999");
+    assert_eq!(changes.commit(), [Kept::Change(set("a", "1"))]);
+    assert_eq!(in_force(&changes), "");
+}
+
+#[test]
 fn a_savepoint_tells_how_things_stood() {
     let mut changes = Changes::default();
     changes.begin();
