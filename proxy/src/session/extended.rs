@@ -308,6 +308,15 @@ impl Session {
             Some(action) if !matches!(action, Action::CopyFrom(_)) && !self.is_local(action) => {
                 self.refuse(&errors::portal_outdated(portal), false);
             }
+            // It runs only if what stands before it is accepted, which the server that describes that will say.
+            Some(action) if !matches!(action, Action::CopyFrom(_)) && self.describes() => {
+                return self.leave_describer();
+            }
+            Some(action)
+                if !matches!(action, Action::CopyFrom(_)) && self.attached.is_none() && self.waits_for_server() =>
+            {
+                return Step::Attach(Need::Describe);
+            }
             _ => {
                 self.portals.ran(portal);
                 let step = self.execute_local(statement);

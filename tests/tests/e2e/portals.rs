@@ -13,16 +13,18 @@ use crate::shared;
 enum Say {
     Query(&'static str),
     Parse(&'static str, &'static str),
+    Describe(&'static str),
     Bind(&'static str),
     Execute(&'static str),
     Sync,
 }
-use Say::{Bind, Execute, Parse, Query, Sync};
+use Say::{Bind, Describe, Execute, Parse, Query, Sync};
 
 fn put(out: &mut BytesMut, say: Say) {
     match say {
         Query(sql) => frontend::put_query(out, sql.as_bytes()),
         Parse(name, sql) => frontend::put_parse(out, name.as_bytes(), sql.as_bytes(), &[]),
+        Describe(name) => frame::put(out, b'D', &[b"S", name.as_bytes(), b"\0"].concat()),
         Bind(name) => {
             let body = [name.as_bytes(), b"\0", name.as_bytes(), b"\0\0\0\0\0\0\0"].concat();
             frame::put(out, b'B', &body);
@@ -112,4 +114,28 @@ async fn a_portal_from_before_the_server_is_no_commit() {
     let answers = say(&mut client, &bound).await;
     assert_eq!(answers[answers.len() - 2..], ["0A000", "E"], "{answers:?}");
     assert_eq!(say(&mut client, &[Query("ROLLBACK")]).await, ["ROLLBACK", "I"]);
+}
+
+/// What waits for a server to be described may fail there.
+#[tokio::test]
+async fn what_stands_behind_a_failure_does_not_run() {
+    let pgward = shared().await;
+    let server = pgward.node("us-east-patients/primary").port();
+    let nowhere = "SELECT nowhere";
+    let sequences: [&[Say]; 8] = [
+        &[Query("BEGIN"), Parse("x", nowhere), Describe("x"), Parse("", "COMMIT"), Bind(""), Execute(""), Sync],
+        &[Query("SELECT 1"), Query("ROLLBACK")],
+        &[Parse("x", nowhere), Describe("x"), Parse("", "BEGIN"), Bind(""), Execute(""), Sync, Query("SELECT 1")],
+        &[Parse("x", nowhere), Parse("", "DISCARD ALL"), Bind(""), Execute(""), Sync, Query("SELECT 1")],
+        &[Parse("y", "SELECT 1"), Describe("y"), Parse("", "BEGIN"), Bind(""), Execute(""), Sync, Query("SELECT 1")],
+        &[Parse("", "COMMIT"), Bind(""), Execute(""), Sync, Bind("y"), Sync],
+        // Answered where no Sync stands between.
+        &[Parse("", "SELECT 1"), Query("BEGIN"), Query("COMMIT")],
+        &[Parse("", "SELECT 1"), Query("")],
+    ];
+    let mut direct = WireClient::login(server, SERVER_ROLE, SERVER_PASSWORD).await;
+    let mut client = WireClient::login(pgward.port("general"), "app", "demo-app").await;
+    for (n, sequence) in sequences.into_iter().enumerate() {
+        assert_eq!(say(&mut client, sequence).await, say(&mut direct, sequence).await, "sequence {n}");
+    }
 }
