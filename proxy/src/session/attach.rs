@@ -174,7 +174,7 @@ impl Session {
             }
         } else if let Some(error) = asked.failure {
             if let Tx::Opening(opening) = &mut self.tx {
-                opening.failed = true;
+                (opening.failed, opening.refused) = (true, true);
             }
             return Err(Setup::Refused(error));
         }

@@ -38,6 +38,8 @@ pub(super) enum Kept {
 pub(super) struct Mark {
     /// How much was to be told to the server.
     pub(super) told: usize,
+    /// How much of that were modes of the transaction.
+    pub(super) modes: usize,
     pub(super) read_only: bool,
 }
 

@@ -112,6 +112,12 @@ pub(super) fn chain_lost() -> PgError {
         .with_hint("ROLLBACK, and begin anew.")
 }
 
+pub(super) fn chain_unclear() -> PgError {
+    PgError::error("0A000", "AND CHAIN is not supported where SET TRANSACTION may have been what failed")
+        .with_detail("Which modes the transaction had when it failed is not known.")
+        .with_hint("ROLLBACK, and begin anew.")
+}
+
 pub(super) fn portal_exists(name: &[u8]) -> PgError {
     PgError::error("42P03", format!("cursor \"{}\" already exists", String::from_utf8_lossy(name)))
 }

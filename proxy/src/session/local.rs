@@ -108,6 +108,7 @@ impl Session {
     pub(super) fn check_chain(&self) -> Result<(), PgError> {
         match &self.tx {
             Tx::Opening(Opening { lost: Some(_), .. }) => Err(errors::chain_lost()),
+            Tx::Opening(Opening { refused: true, modes, .. }) if !modes.is_empty() => Err(errors::chain_unclear()),
             _ => Ok(()),
         }
     }
@@ -150,6 +151,7 @@ impl Session {
                 if let Tx::Opening(opening) = &mut self.tx {
                     opening.read_only = *read_only;
                 }
+                self.opening_mode(sql);
                 Ok(self.opening_step("SET", sql))
             }
             Action::Set(_) | Action::Reset(_) if !self.is_proxys_own(action) => {
@@ -219,8 +221,9 @@ impl Session {
                     self.changes.begin();
                     // The next transaction has the characteristics of this one.
                     opening.texts.truncate(opening.begin);
-                    let Opening { texts, begin, read_only, .. } = opening;
-                    self.tx = Tx::Opening(Opening { texts, begin, read_only, ..Opening::default() });
+                    opening.texts.extend_from_slice(&opening.modes);
+                    let Opening { texts, begin, read_only, modes, .. } = opening;
+                    self.tx = Tx::Opening(Opening { texts, begin, read_only, modes, ..Opening::default() });
                 }
                 Ok(Local::tag(tag))
             }
@@ -239,6 +242,9 @@ impl Session {
             // It may ask for what a replica cannot do.
             opening.read_only &= !setting.name.starts_with("transaction_");
         }
+        if matches!(action, Action::Set(setting) if setting.name.starts_with("transaction_")) {
+            self.opening_mode(sql);
+        }
         let effects = self.effects(analysed, sql, &NoParams);
         self.check_changes(&effects)?;
         self.allow_role(analysed, effects.as_deref().unwrap_or_default())?;
@@ -256,10 +262,17 @@ impl Session {
         Local::tag(tag)
     }
 
+    fn opening_mode(&mut self, sql: &[u8]) {
+        if let Tx::Opening(opening) = &mut self.tx {
+            opening.modes.extend_from_slice(&statement(sql));
+        }
+    }
+
     fn opening_savepoint(&mut self, name: &Arc<str>, sql: &[u8]) -> Local {
         let local = self.opening_step("SAVEPOINT", sql);
-        if let Tx::Opening(Opening { texts, read_only, .. }) = &self.tx {
-            self.changes.savepoint(Arc::clone(name), Mark { told: texts.len(), read_only: *read_only });
+        if let Tx::Opening(Opening { texts, modes, read_only, .. }) = &self.tx {
+            let mark = Mark { told: texts.len(), modes: modes.len(), read_only: *read_only };
+            self.changes.savepoint(Arc::clone(name), mark);
         }
         local
     }
@@ -271,7 +284,8 @@ impl Session {
         if let Tx::Opening(opening) = &mut self.tx {
             opening.texts.truncate(mark.told);
             opening.read_only = mark.read_only;
-            opening.failed = false;
+            opening.modes.truncate(mark.modes);
+            (opening.failed, opening.refused) = (false, false);
         }
         Ok(Local::tag("ROLLBACK"))
     }

@@ -203,6 +203,10 @@ struct Opening {
     /// Length of the BEGIN that they start with.
     begin: usize,
     read_only: bool,
+    /// Those of `texts` that changed its modes: the next transaction has them, too, if it is chained to this one.
+    modes: Vec<u8>,
+    /// A server has refused one of `texts`.
+    refused: bool,
     /// A statement failed: only ROLLBACK helps.
     failed: bool,
     /// A Query with its COMMIT looks for a server: the transaction ends, whatever comes of that.

@@ -95,7 +95,7 @@ async fn assert_nothing_is_found(after: &str) {
 
 #[tokio::test]
 async fn savepoints_undo_parameters_before_and_after_there_is_a_server() {
-    let sequences: [&[&str]; 10] = [
+    let sequences: [&[&str]; 12] = [
         &["SET app.one = '1'", "BEGIN", "SAVEPOINT s", "RESET app.one", "ROLLBACK TO s", "SELECT 1", "COMMIT"],
         &["BEGIN", "SAVEPOINT s", "SET app.one = '1'", "ROLLBACK TO s", "COMMIT"],
         &["BEGIN", "SAVEPOINT a", "SET app.one = '1'", "SAVEPOINT b", "RELEASE a", "ROLLBACK TO b", "COMMIT"],
@@ -105,6 +105,26 @@ async fn savepoints_undo_parameters_before_and_after_there_is_a_server() {
         &["BEGIN; SET app.one = '3'; SAVEPOINT s; SELECT 1/0", "ROLLBACK TO s", "COMMIT"],
         &["BEGIN", "SAVEPOINT s", "SET TRANSACTION READ ONLY", "ROLLBACK TO s", "SHOW transaction_read_only"],
         &["COMMIT"],
+        &[
+            "BEGIN READ ONLY",
+            "SET TRANSACTION ISOLATION LEVEL SERIALIZABLE",
+            "COMMIT AND CHAIN",
+            "COMMIT AND CHAIN",
+            "SHOW transaction_isolation",
+            "SHOW transaction_read_only",
+            "COMMIT",
+        ],
+        &[
+            "BEGIN",
+            "SET transaction_isolation = 'repeatable read'",
+            "SAVEPOINT s",
+            "SET TRANSACTION READ ONLY",
+            "ROLLBACK TO s",
+            "ROLLBACK AND CHAIN",
+            "SHOW transaction_isolation",
+            "SHOW transaction_read_only",
+            "ROLLBACK",
+        ],
         &["SET app.two = '4'", "COMMIT; SET app.two = '5'; SELECT 1/0"],
     ];
     let (mut server, mut client) = (direct().await, session().await);
@@ -305,4 +325,15 @@ async fn a_named_statement_is_read_by_its_clients_settings() {
 fn put_named(out: &mut BytesMut) {
     frame::put(out, b'B', b"\0s\0\0\0\0\0\0\0");
     frame::put(out, b'E', b"\0\0\0\0\0");
+}
+
+#[tokio::test]
+async fn a_transaction_whose_modes_are_not_known_is_not_chained() {
+    let mut client = session().await;
+    for sql in ["BEGIN", "SET TRANSACTION ISOLATION LEVEL SERIALIZABLE", "SET work_mem = 'nonsense'"] {
+        assert_eq!(told(&client.query(sql).await).last().unwrap(), "T");
+    }
+    assert_eq!(told(&client.query("SELECT 1").await), ["22023", "E"]);
+    assert_eq!(told(&client.query("ROLLBACK AND CHAIN").await), ["0A000", "E"]);
+    assert_eq!(told(&client.query("ROLLBACK").await), ["ROLLBACK", "I"]);
 }

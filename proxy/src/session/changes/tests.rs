@@ -60,7 +60,7 @@ fn what_is_kept_is_what_a_server_keeps() {
             }
             1 | 2 if in_block => {
                 server.savepoints.push((name, server.now.clone()));
-                changes.savepoint(name.into(), Mark { told: n, read_only: false });
+                changes.savepoint(name.into(), Mark { told: n, ..Mark::default() });
             }
             3 => {
                 let at = server.find(name);
@@ -160,7 +160,7 @@ fn what_is_local_is_in_force_until_the_end() {
 fn a_savepoint_tells_how_things_stood() {
     let mut changes = Changes::default();
     changes.begin();
-    let mark = |told| Mark { told, read_only: true };
+    let mark = |told| Mark { told, modes: 1, read_only: true };
     for (told, name) in ["a", "b", "a"].into_iter().enumerate() {
         changes.savepoint(name.into(), mark(told));
     }
