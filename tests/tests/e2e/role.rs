@@ -1,4 +1,4 @@
-//! SET ROLE: only to roles that the operator lets a user set, on every server, never for anybody else, and in the record.
+//! Who a session is and how its names are read. SET ROLE: only to roles that the operator lets a user set, on every server, never for anybody else, and in the record.
 
 use bytes::BytesMut;
 use pgward::demo::layout::{SERVER_ROLE, User};
@@ -198,4 +198,58 @@ async fn nothing_stands_behind_a_change_of_role_in_its_pipeline() {
     let errors: Vec<_> = frames.iter().filter(|frame| frame.tag == b'E').collect();
     assert_eq!(errors[0].field(b'C').unwrap(), "0A000", "{frames:?}");
     assert!(roles(&pgward, "app").iter().all(Option::is_none));
+}
+
+/// The same text of the same client or of two is another statement where its table is another one.
+#[tokio::test]
+async fn a_prepared_statement_is_of_the_tables_that_its_search_path_names() {
+    let pgward = deployment().await;
+    let (one, mut other) = (pgward.app().await, pgward.app().await);
+    let home = pgward.on_server("us-east-patients/primary").await;
+    home.batch_execute(&format!(
+        "CREATE SCHEMA \"{SERVER_ROLE}\" AUTHORIZATION {SERVER_ROLE};
+         CREATE TABLE \"{SERVER_ROLE}\".pgbench_branches (bid text, more int);
+         INSERT INTO \"{SERVER_ROLE}\".pgbench_branches VALUES ('own', 2);
+         GRANT ALL ON \"{SERVER_ROLE}\".pgbench_branches TO {SERVER_ROLE};
+         DROP TABLE IF EXISTS public.pgbench_branches;
+         CREATE TABLE public.pgbench_branches (bid int);
+         INSERT INTO public.pgbench_branches VALUES (1);
+         GRANT ALL ON public.pgbench_branches TO {SERVER_ROLE}"
+    ))
+    .await
+    .unwrap();
+    let sql = "UPDATE pgbench_branches SET bid = $1 RETURNING *";
+    one.batch_execute("SET search_path = public").await.unwrap();
+    other.batch_execute("SET search_path = '$user', public").await.unwrap();
+    let (of_public, of_own) = (one.prepare(sql).await.unwrap(), other.prepare(sql).await.unwrap());
+    for _ in 0..3 {
+        assert_eq!(one.query(&of_public, &[&1]).await.unwrap()[0].len(), 1);
+        assert_eq!(other.query(&of_own, &[&"own"]).await.unwrap()[0].len(), 2);
+    }
+    // In a transaction, where nothing could be said anew.
+    let transaction = other.transaction().await.unwrap();
+    assert_eq!(transaction.query(&of_own, &[&"own"]).await.unwrap()[0].len(), 2);
+    transaction.batch_execute("SET LOCAL search_path = public").await.unwrap();
+    let inside = transaction.prepare(sql).await.unwrap();
+    assert_eq!(transaction.query(&inside, &[&1]).await.unwrap()[0].len(), 1);
+    transaction.commit().await.unwrap();
+    let transaction = other.transaction().await.unwrap();
+    assert_eq!(transaction.query(&of_own, &[&"own"]).await.unwrap()[0].len(), 2);
+    transaction.commit().await.unwrap();
+
+    // The same for the role: its rows are others.
+    home.batch_execute(&format!(
+        "CREATE POLICY of_all ON public.pgbench_branches USING (current_user <> '{READER}');
+         ALTER TABLE public.pgbench_branches ENABLE ROW LEVEL SECURITY;
+         GRANT SELECT ON public.pgbench_branches TO {READER}"
+    ))
+    .await
+    .unwrap();
+    let read = "SELECT bid FROM public.pgbench_branches";
+    one.batch_execute(&format!("SET ROLE {READER}")).await.unwrap();
+    let (as_reader, as_login) = (one.prepare(read).await.unwrap(), other.prepare(read).await.unwrap());
+    for _ in 0..3 {
+        assert_eq!(one.query(&as_reader, &[]).await.unwrap().len(), 0);
+        assert_eq!(other.query(&as_login, &[]).await.unwrap().len(), 1);
+    }
 }
