@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use pgward_router::{Action, Analysed, Params};
+use pgward_router::{Action, Analysed, Params, RefusalKind};
 use pgward_wire::frontend::{self, Bind, Object};
 use pgward_wire::tag::frontend as tag;
 use pgward_wire::{PgError, backend, frame};
@@ -91,11 +91,13 @@ impl Session {
     }
 
     /// Only what ends a failed transaction is parsed in one. What no value can make acceptable is refused before a server
-    /// sees it.
+    /// sees it; but a patient table without a patient may be described, since drivers ask so for the types of its columns
+    /// (asyncpg before a binary COPY), and is refused when it is to run.
     fn check_parse(&self, analysed: &Analysed) -> Result<(), PgError> {
         let Some(statement) = analysed.shape.statements.first() else { return Ok(()) };
         self.check_in_failed(&statement.action)?;
-        let Some(refusal) = statement.own_refusal() else { return Ok(()) };
+        let refusal = statement.own_refusal().filter(|refusal| refusal.kind != RefusalKind::NoPatient);
+        let Some(refusal) = refusal else { return Ok(()) };
         let (fingerprint, reads_only) = (&*analysed.shape.fingerprint, statement.reads_only);
         self.record_refusal(refusal, &Asked { fingerprint, reads_only, ..Asked::default() });
         Err(errors::refusal(refusal))

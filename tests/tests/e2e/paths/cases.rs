@@ -83,9 +83,9 @@ impl Case {
         format!("SELECT 'before' FROM patients WHERE id = '{}'", pgward.patient(self.before, 60).id)
     }
 
-    /// Refused whatever its values are.
+    /// Refused whatever its values are, and not to be described either.
     pub(super) fn is_refused_at_parse(&self) -> bool {
-        matches!(self.expect, Expect::Refused(_)) && !self.by_value
+        matches!(self.expect, Expect::Refused(code) if code != "PW001") && !self.by_value
     }
 
     /// What is expected behind another statement: on the shard of that, or not at all.
