@@ -94,11 +94,12 @@ fn emit_one(work: &mut Work, memory: &mut ServerMemory, op: &Op, to_client: &mut
             work.expects.push_back(Expect::ForeignSync { status: *status });
         }
         Op::Fake(bytes) => fake(work, bytes.clone(), to_client, hold),
-        Op::CloseStatement { .. } if is_due(work, hold) => {
-            fake(work, Bytes::from_static(backend::CLOSE_COMPLETE), to_client, hold);
+        Op::CloseStatement { reply, .. } if is_due(work, hold) => {
+            fake(work, Bytes::from_static(reply), to_client, hold);
         }
-        Op::CloseStatement { name, statement } => {
-            work.expects.push_back(Expect::FakeClose { name: name.clone(), statement: Arc::clone(statement) });
+        Op::CloseStatement { name, statement, reply } => {
+            let (name, statement) = (name.clone(), Arc::clone(statement));
+            work.expects.push_back(Expect::FakeClose { name, statement, reply });
         }
         Op::Refuse { error, simple: true } => {
             memory.unnamed = None;

@@ -390,7 +390,7 @@ impl Session {
                 match statement {
                     // An error before it in the pipeline would undo it.
                     Some(statement) if self.attached.is_some() || !self.work.ops.is_empty() => {
-                        self.work.ops.push(Op::CloseStatement { name, statement });
+                        self.work.ops.push(Op::CloseStatement { name, statement, reply: backend::CLOSE_COMPLETE });
                         self.emit();
                     }
                     _ => self.reply(Bytes::from_static(backend::CLOSE_COMPLETE)),

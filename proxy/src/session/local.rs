@@ -9,8 +9,10 @@ use pgward_router::{Action, Analysed, NoParams, Refusal, RefusalKind};
 use pgward_wire::{PgError, TxStatus};
 
 use super::changes::{Kept, Mark};
+use super::prepared::Prepared;
 use super::replies::Event;
 use super::route::Asked;
+use super::work::Op;
 use super::{Lost, Opening, Session, Tx, errors, settings};
 use crate::greeting::refusable;
 
@@ -300,12 +302,24 @@ impl Session {
 
     fn deallocate(&mut self, name: Option<&str>) -> Result<Local, PgError> {
         let Some(name) = name else {
-            self.prepared.clear();
+            for (name, statement) in self.prepared.take() {
+                self.note_deallocated(name, statement);
+            }
             return Ok(Local::tag("DEALLOCATE ALL"));
         };
         match self.prepared.remove(name.as_bytes()) {
-            Some(_) => Ok(Local::tag("DEALLOCATE")),
+            Some((name, statement)) => {
+                self.note_deallocated(name, statement);
+                Ok(Local::tag("DEALLOCATE"))
+            }
             None => Err(errors::no_prepared_statement(name)),
+        }
+    }
+
+    /// An error before it in the pipeline undoes it.
+    fn note_deallocated(&mut self, name: Box<[u8]>, statement: Arc<Prepared>) {
+        if self.attached.is_some() {
+            self.work.ops.push(Op::CloseStatement { name: Some(name), statement, reply: b"" });
         }
     }
 

@@ -75,6 +75,11 @@ impl Names {
         *self = Self::default();
     }
 
+    /// All names with their statements; none is left.
+    pub(crate) fn take(&mut self) -> impl Iterator<Item = (Box<[u8]>, Arc<Prepared>)> + use<> {
+        std::mem::take(self).map.into_iter()
+    }
+
     /// Puts another statement of the same text and types in the place of each, or forgets its name.
     pub(crate) fn replace_all(&mut self, with: impl Fn(&Arc<Prepared>) -> Option<Arc<Prepared>>) {
         for (name, statement) in std::mem::take(self).map {

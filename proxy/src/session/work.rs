@@ -52,7 +52,8 @@ pub(crate) enum Op {
     /// A reply that the proxy makes itself, in its turn.
     Fake(Bytes),
     /// Close of a statement, which only the client's name is gone by; `name` is the client's.
-    CloseStatement { name: Option<Box<[u8]>>, statement: Arc<Prepared> },
+    /// Its `reply` is empty where DEALLOCATE has one of its own.
+    CloseStatement { name: Option<Box<[u8]>>, statement: Arc<Prepared>, reply: &'static [u8] },
     /// The statement was refused with this ErrorResponse: the server is made to fail in its stead, so that the
     /// transaction fails on both sides. `simple`: in answer to a Query.
     Refuse { error: Bytes, simple: bool },
@@ -67,7 +68,7 @@ impl Op {
     pub(crate) fn own_reply(&self) -> Option<&[u8]> {
         match self {
             Self::Fake(bytes) => Some(bytes),
-            Self::CloseStatement { .. } => Some(backend::CLOSE_COMPLETE),
+            Self::CloseStatement { reply, .. } => Some(reply),
             _ => None,
         }
     }
@@ -76,7 +77,7 @@ impl Op {
     pub(crate) fn into_skipped(self) -> Option<Skipped> {
         match self {
             Self::Parse { statement, name } => Some(Skipped::Parse { name, id: statement.id }),
-            Self::CloseStatement { name, statement } => Some(Skipped::Close { name, statement }),
+            Self::CloseStatement { name, statement, .. } => Some(Skipped::Close { name, statement }),
             _ => None,
         }
     }
@@ -139,7 +140,7 @@ pub(crate) enum Expect {
     /// ParseComplete made by the proxy for a statement that the server has already.
     FakeParse { id: u64, name: Option<Box<[u8]>> },
     /// CloseComplete made by the proxy; when it is skipped, the client has its statement still.
-    FakeClose { name: Option<Box<[u8]>>, statement: Arc<Prepared> },
+    FakeClose { name: Option<Box<[u8]>>, statement: Arc<Prepared>, reply: &'static [u8] },
     /// All replies to a Query that the proxy sent ahead, through ReadyForQuery; swallowed.
     SilentQuery {
         /// It is the BEGIN that the client was answered before.
@@ -191,7 +192,7 @@ impl Expect {
             Self::Parse { id, name } | Self::FakeParse { id, name } => {
                 Some(Skipped::Parse { name: name.clone(), id: *id })
             }
-            Self::FakeClose { name, statement } => {
+            Self::FakeClose { name, statement, .. } => {
                 Some(Skipped::Close { name: name.clone(), statement: Arc::clone(statement) })
             }
             _ => None,
@@ -299,7 +300,7 @@ impl Work {
         }
         Some(match self.expects.pop_front()? {
             Expect::Fake(bytes) => bytes,
-            Expect::FakeClose { .. } => Bytes::from_static(backend::CLOSE_COMPLETE),
+            Expect::FakeClose { reply, .. } => Bytes::from_static(reply),
             _ => Bytes::from_static(backend::PARSE_COMPLETE),
         })
     }

@@ -122,13 +122,26 @@ async fn what_stands_behind_a_failure_does_not_run() {
     let pgward = shared().await;
     let server = pgward.node("us-east-patients/primary").port();
     let nowhere = "SELECT nowhere";
-    let sequences: [&[Say]; 8] = [
+    let sequences: [&[Say]; 10] = [
         &[Query("BEGIN"), Parse("x", nowhere), Describe("x"), Parse("", "COMMIT"), Bind(""), Execute(""), Sync],
         &[Query("SELECT 1"), Query("ROLLBACK")],
         &[Parse("x", nowhere), Describe("x"), Parse("", "BEGIN"), Bind(""), Execute(""), Sync, Query("SELECT 1")],
         &[Parse("x", nowhere), Parse("", "DISCARD ALL"), Bind(""), Execute(""), Sync, Query("SELECT 1")],
         &[Parse("y", "SELECT 1"), Describe("y"), Parse("", "BEGIN"), Bind(""), Execute(""), Sync, Query("SELECT 1")],
         &[Parse("", "COMMIT"), Bind(""), Execute(""), Sync, Bind("y"), Sync],
+        // Skipped behind the error, and done without one.
+        &[
+            Parse("f", "SELECT 1/0"),
+            Bind("f"),
+            Execute("f"),
+            Parse("", "DEALLOCATE ALL"),
+            Bind(""),
+            Execute(""),
+            Sync,
+            Bind("y"),
+            Sync,
+        ],
+        &[Bind("y"), Execute("y"), Parse("", "DEALLOCATE y"), Bind(""), Execute(""), Sync, Bind("y"), Sync],
         // Answered where no Sync stands between.
         &[Parse("", "SELECT 1"), Query("BEGIN"), Query("COMMIT")],
         &[Parse("", "SELECT 1"), Query("")],

@@ -135,7 +135,11 @@ fn replies_of_the_proxys_own_come_in_their_turn() {
 fn a_close_that_is_skipped_is_told_to_the_session() {
     let (kept, failing) = (prepared("SELECT 1"), prepared("SELECT gone"));
     let close = |work: &mut Work| {
-        work.ops.push(Op::CloseStatement { name: Some(b"k"[..].into()), statement: Arc::clone(&kept) });
+        work.ops.push(Op::CloseStatement {
+            name: Some(b"k"[..].into()),
+            statement: Arc::clone(&kept),
+            reply: backend::CLOSE_COMPLETE,
+        });
     };
     let ops = |work: &mut Work| {
         parse(work, &failing, "f");
