@@ -145,7 +145,10 @@ impl Session {
         Ok(self.check_rows(fed))
     }
 
-    pub(super) fn copy_done(&mut self, frame: &[u8]) -> Result<Step, Fatal> {
+    pub(super) fn copy_done(&mut self, frame: &[u8], behind: &[u8]) -> Result<Step, Fatal> {
+        if let Some(step) = self.hold_copy_done(behind) {
+            return Ok(step);
+        }
         if self.split.is_some() {
             return Ok(self.split_done());
         }
@@ -342,7 +345,7 @@ impl Session {
     }
 
     /// Ends the COPY with this error, on the server too if it has heard of it: nothing of it stays.
-    fn end_copy(&mut self, error: &PgError) {
+    pub(super) fn end_copy(&mut self, error: &PgError) {
         if self.split.is_some() {
             return self.end_split(error);
         }
@@ -352,6 +355,8 @@ impl Session {
             self.closed = false;
             return self.refuse(error, guard.simple);
         }
+        // To the server it is a Query, behind whose error nothing is skipped.
+        self.skip_to_sync |= !guard.simple;
         let mut bytes = BytesMut::with_capacity(256);
         backend::put_error(&mut bytes, error);
         for expect in &mut self.work.expects {

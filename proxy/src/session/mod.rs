@@ -6,6 +6,7 @@
 //! pooler's client, frames go on as they came ([`plain`]).
 
 mod attach;
+mod behind;
 mod changes;
 mod closing;
 mod copy;
@@ -115,6 +116,8 @@ pub(crate) struct Session {
     copy_in: bool,
     /// Rows of a patient table are checked before they go on.
     guard: Option<CopyGuard>,
+    /// A COPY has ended before its Sync was here: until then no statement may follow.
+    behind_copy: bool,
     /// A COPY whose rows may go to several shards, until the client has its answer.
     split: Option<Box<Split>>,
     /// Why the session keeps its server, if it does.
@@ -314,6 +317,7 @@ impl Session {
             skip_to_sync: false,
             copy_in: false,
             guard: None,
+            behind_copy: false,
             split: None,
             pinned: None,
             pending: None,
@@ -420,6 +424,9 @@ impl Session {
         if self.skip_to_sync && tag != tag::SYNC && tag != tag::TERMINATE {
             return Ok(Step::Done);
         }
+        if self.is_too_late(tag) {
+            return Ok(self.refuse_too_late(tag));
+        }
         self.begin_segment()?;
         if self.plain.is_some() {
             return self.plain_frame(tag, frame, body);
@@ -434,7 +441,7 @@ impl Session {
             tag::FLUSH => self.flush(),
             tag::SYNC => self.sync(),
             tag::COPY_DATA => self.copy_data(frame, body),
-            tag::COPY_DONE => self.copy_done(frame),
+            tag::COPY_DONE => self.copy_done(frame, behind),
             tag::COPY_FAIL => self.copy_fail(frame),
             tag::TERMINATE => Ok(Step::Leave),
             tag::FUNCTION_CALL => {

@@ -163,7 +163,7 @@ impl Session {
             }
             tag::SYNC => return self.plain_sync(frame),
             tag::COPY_DATA => return self.copy_data(frame, body),
-            tag::COPY_DONE => return self.copy_done(frame),
+            tag::COPY_DONE => return self.copy_done(frame, &[]),
             tag::COPY_FAIL => return self.copy_fail(frame),
             tag::TERMINATE => return Ok(Step::Leave),
             other => return Err(Fatal(errors::unknown_message(other))),

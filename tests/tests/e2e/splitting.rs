@@ -303,6 +303,68 @@ async fn the_extended_protocol_copies_to_several_shards_and_goes_on() {
     delete(pgward, "Extended").await;
 }
 
+/// PostgreSQL undoes a COPY with what fails behind it before the Sync. Here it would be committed by then.
+#[tokio::test]
+async fn nothing_may_follow_a_copy_before_its_sync() {
+    let pgward = shared().await;
+    let mut client = WireClient::login(pgward.port("general"), "app", "demo-app").await;
+    let ids = patients(pgward, 51);
+    let run = |bytes: &mut BytesMut, sql: &str| {
+        frontend::put_parse(bytes, b"", sql.as_bytes(), &[]);
+        bytes.extend(b"B\0\0\0\x0c\0\0\0\0\0\0\0\0E\0\0\0\x09\0\0\0\0\0");
+    };
+    let failing = format!("INSERT INTO allergies (patient_id, substance) VALUES ('{}', NULL)", ids[0]);
+    let (close, flush) = (&b"C\0\0\0\x06P\0"[..], &b"H\0\0\0\x04"[..]);
+    // By itself, of one shard or of several, and on a server that the pipeline has already.
+    for (before, of, between, behind, answer, stored) in [
+        (None, &ids[..], &b""[..], Some(&failing[..]), "12GEZ", 0),
+        (None, &ids[..1], b"", Some(&failing), "12GEZ", 0),
+        (None, &ids, close, Some("SELECT 1"), "12GEZ", 0),
+        (None, &ids, close, None, "12GC3Z", 1),
+        (None, &ids, flush, Some(&failing), "12GCEZ", 1),
+        (Some("SELECT 1"), &ids[..1], b"", Some(&failing), "12DC12GEZ", 0),
+        (Some("SELECT 1"), &ids[..1], b"", None, "12DC12GCZ", 1),
+        (Some("SELECT 1"), &ids[..1], flush, Some(&failing), "12DC12GCEZ", 1),
+    ] {
+        let mut bytes = BytesMut::new();
+        before.iter().for_each(|sql| run(&mut bytes, sql));
+        run(&mut bytes, TEXT);
+        let rows: String = of.iter().map(|id| format!("{id}\tFollowed\tRash\tmild\n")).collect();
+        pgward_wire::frame::put(&mut bytes, b'd', rows.as_bytes());
+        bytes.extend(b"c\0\0\0\x04");
+        bytes.extend(between);
+        behind.iter().for_each(|sql| run(&mut bytes, sql));
+        frontend::put_sync(&mut bytes);
+        // At once, and the end of the rows before what follows is there.
+        for cut in
+            [bytes.len(), bytes.len() - 5, bytes.windows(5).rposition(|five| five == b"c\0\0\0\x04").unwrap() + 5]
+        {
+            client.send(&bytes[..cut]).await;
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            client.send(&bytes[cut..]).await;
+            let frames = client.until_ready().await;
+            assert_eq!(tags(&frames), answer, "{before:?} {of:?} {behind:?}");
+            if let Some(error) = frames.iter().find(|frame| frame.tag == b'E') {
+                assert_eq!(error.field(b'C').as_deref(), Some("0A000"));
+                let told = ["Nothing of the COPY stays.", "The COPY before it is not undone by this."][stored];
+                assert_eq!(error.field(b'D').as_deref(), Some(told));
+            }
+            let counted: usize = counts(pgward, "Followed").await.iter().sum();
+            assert_eq!(counted, stored * of.len(), "{before:?} {of:?} {behind:?}");
+            assert_eq!(tags(&client.query("SELECT 1").await), "TDCZ");
+            delete(pgward, "Followed").await;
+        }
+    }
+    // A client that goes without its Sync has not ended its transaction.
+    let mut bytes = BytesMut::new();
+    run(&mut bytes, TEXT);
+    pgward_wire::frame::put(&mut bytes, b'd', format!("{}\tFollowed\tRash\tmild\n", ids[0]).as_bytes());
+    bytes.extend(b"c\0\0\0\x04X\0\0\0\x04");
+    client.send(&bytes).await;
+    while client.frame().await.is_some() {}
+    assert_eq!(counts(pgward, "Followed").await, [0; 4]);
+}
+
 /// What is sent behind an error belongs to the COPY that has failed.
 #[tokio::test]
 async fn rows_behind_an_error_are_passed_over() {
