@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use pgward_config::{Config, Shard};
+use pgward_config::{Config, ServerRole, Shard};
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
@@ -39,7 +39,8 @@ pub(crate) async fn recover(shared: Arc<Shared>) {
 /// A prepared transaction on a server.
 struct Found {
     gid: String,
-    owner: String,
+    /// `None` when the role is gone: a superuser may still end it.
+    owner: Option<String>,
     /// It is older than any session would leave it.
     old: bool,
 }
@@ -92,7 +93,6 @@ impl TwoPhase {
         catalog::connect(&shard.primary, role, config.proxy.connect_timeout).await
     }
 
-    /// Only the role that has prepared it may end it.
     async fn end(&self, config: &Config, shard: &Shard, found: &Found) -> anyhow::Result<()> {
         let (verb, words) = match self.log.verdict(&found.gid) {
             Verdict::Commit => ("COMMIT PREPARED", "committed"),
@@ -105,20 +105,23 @@ impl TwoPhase {
                 return Ok(());
             }
         };
-        let role =
-            config.server_roles.iter().find(|role| *role.name == *found.owner).with_context(|| {
-                format!("{} belongs to {}, which is no server role any more", found.gid, found.owner)
-            })?;
-        let client = catalog::connect(&shard.primary, role, config.proxy.connect_timeout).await?;
-        match client.batch_execute(&format!("{verb} {}", super::literal(&found.gid))).await {
-            Ok(()) => {
-                tracing::warn!(shard = %shard.id, gid = %found.gid, "a prepared transaction without a session was {words}");
-                Ok(())
+        let mut refused = None;
+        for role in by_likelihood(&config.server_roles, found.owner.as_deref()) {
+            match end_as(config, shard, role, found, verb).await {
+                Ok(Ended::Now) => {
+                    tracing::warn!(
+                        shard = %shard.id, gid = %found.gid,
+                        "a prepared transaction without a session was {words}"
+                    );
+                    return Ok(());
+                }
+                Ok(Ended::Before) => return Ok(()),
+                Err(error) => drop(refused.get_or_insert(error.context(format!("as {}", role.name)))),
             }
-            // Its session has done it meanwhile.
-            Err(error) if error.code() == Some(&SqlState::UNDEFINED_OBJECT) => Ok(()),
-            Err(error) => Err(catalog::plain(error)),
         }
+        let owner = found.owner.as_deref().unwrap_or("a role that is gone");
+        let error = refused.unwrap_or_else(|| anyhow::anyhow!("no [[server_roles]] to log in as"));
+        Err(error.context(format!("{} of {owner}", found.gid)))
     }
 
     fn report_foreign(&self, shard: &Shard, found: &Found) {
@@ -132,6 +135,42 @@ impl TwoPhase {
     }
 }
 
+/// What became of a prepared transaction.
+enum Ended {
+    Now,
+    /// By its session, meanwhile.
+    Before,
+}
+
+/// Server roles, with the one first that most likely has prepared it.
+fn by_likelihood<'a>(roles: &'a [ServerRole], owner: Option<&str>) -> Vec<&'a ServerRole> {
+    let mut roles: Vec<_> = roles.iter().collect();
+    roles.sort_by_key(|role| Some(&*role.name) != owner);
+    roles
+}
+
+/// Only who has prepared it may end it, and that is the role which the session had set, or which the server sets for the
+/// login: whoever may set it may end what it has prepared.
+async fn end_as(config: &Config, shard: &Shard, role: &ServerRole, found: &Found, verb: &str) -> anyhow::Result<Ended> {
+    let client = catalog::connect(&shard.primary, role, config.proxy.connect_timeout).await?;
+    if let Some(owner) = &found.owner {
+        // Fails for a superuser that is not let be the owner, too, and then needs it not.
+        let set = client.batch_execute(&format!("SET ROLE {}", quoted(owner))).await;
+        if set.as_ref().is_err_and(tokio_postgres::Error::is_closed) {
+            set.map_err(catalog::plain)?;
+        }
+    }
+    match client.batch_execute(&format!("{verb} {}", super::literal(&found.gid))).await {
+        Ok(()) => Ok(Ended::Now),
+        Err(error) if error.code() == Some(&SqlState::UNDEFINED_OBJECT) => Ok(Ended::Before),
+        Err(error) => Err(catalog::plain(error)),
+    }
+}
+
+fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
 async fn found(client: &Client, prefix: &str) -> anyhow::Result<Vec<Found>> {
     const QUERY: &str = "
         SELECT gid, owner::text, prepared < pg_catalog.now() - interval '1 minute'
@@ -140,4 +179,18 @@ async fn found(client: &Client, prefix: &str) -> anyhow::Result<Vec<Found>> {
     let rows = client.query(QUERY, &[&prefix]).await.map_err(catalog::plain)?;
     let found = |row: &tokio_postgres::Row| Found { gid: row.get(0), owner: row.get(1), old: row.get(2) };
     Ok(rows.iter().map(found).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_owner_is_tried_first_and_quoted() {
+        let role = |name: &str| ServerRole { name: name.into(), password: None };
+        let roles = ["a", "b", "c"].map(role);
+        let order = |owner| by_likelihood(&roles, owner).iter().map(|role| &*role.name).collect::<String>();
+        assert_eq!((order(Some("c")), order(Some("other")), order(None)), ("cab".into(), "abc".into(), "abc".into()));
+        assert_eq!(quoted("O\"Hara"), "\"O\"\"Hara\"");
+    }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::SinkExt;
 use pgward::demo::instance::Instance;
-use pgward::demo::layout::Layout;
+use pgward::demo::layout::{Layout, SERVER_ROLE};
 use pgward::demo::postgres::Shutdown;
 use pgward_tests::{Deployment, Options, answers};
 use tokio::task::JoinHandle;
@@ -218,6 +218,33 @@ async fn pgward_killed_before_the_decision_rolls_back_and_behind_it_commits() {
     nothing_is_left_prepared(&pgward).await;
     assert_eq!(counts(&pgward, "decided").await, ["1000", "1000"]);
     copies_again(&pgward).await;
+}
+
+/// Prepares a transaction of nobody's in the name of this commit log, as the session's user `login` with `role` set.
+async fn leave_prepared(pgward: &Deployment, node: &str, login: &str, role: &str, words: &str) {
+    let log = pgward.files().config().with_file_name("directory.db.commits");
+    let log = std::fs::read_to_string(log).unwrap();
+    let name = log.split('"').nth(3).unwrap();
+    let sql = format!(
+        "SET SESSION AUTHORIZATION {login}; SET ROLE {role}; BEGIN; PREPARE TRANSACTION 'pgward:demo:{name}:0:{words}'"
+    );
+    let server = pgward.on_server(node).await;
+    for statement in sql.split(';') {
+        server.batch_execute(statement).await.unwrap();
+    }
+}
+
+/// Its owner is the role that was set, which is no server role.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_prepared_in_another_role_is_ended() {
+    let pgward = two_shards().await;
+    let west = pgward.on_server(WEST).await;
+    west.batch_execute(&format!("CREATE ROLE \"a \"\"reader\"; GRANT \"a \"\"reader\" TO {SERVER_ROLE}"))
+        .await
+        .unwrap();
+    leave_prepared(&pgward, WEST, SERVER_ROLE, "\"a \"\"reader\"", "reader").await;
+    assert_eq!(answers(&west, "SELECT owner FROM pg_prepared_xacts").await, "a \"reader");
+    nothing_is_left_prepared(&pgward).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
