@@ -47,35 +47,35 @@ struct Found {
 
 impl TwoPhase {
     async fn look(&self, config: &Config, shard: &Shard) {
-        let patience = config.proxy.connect_timeout + config.health.timeout;
-        let ended = tokio::time::timeout(patience, self.end_all(config, shard)).await;
-        let error = match ended {
-            Ok(Ok(())) => return,
-            Ok(Err(error)) => format!("{error:#}"),
-            Err(_) => format!("no answer within {patience:?}"),
-        };
+        let Err(error) = self.end_all(config, shard).await else { return };
+        let error = format!("{error:#}");
         tracing::warn!(shard = %shard.id, %error, "prepared transactions could not be ended; they are tried again");
         self.look_at(shard.id.as_str(), Instant::now() + SOON);
     }
 
-    /// Ends all that this shard has prepared and that no session owns.
+    /// Ends all that this shard has prepared and that no session owns. What cannot be ended does not stand in the way of
+    /// the rest.
     async fn end_all(&self, config: &Config, shard: &Shard) -> anyhow::Result<()> {
         let shard_id = shard.id.to_string();
         // Before the server is asked: what is decided later may be prepared after it was.
         let open = self.without_owner(self.log.open_transactions());
-        let found = found(&self.first_client(config, shard).await?, &self.instance_prefix).await?;
+        let found =
+            in_time(config, async { found(&self.first_client(config, shard).await?, &self.instance_prefix).await })
+                .await?;
+        let mut failed = Failed::default();
         for found in &found {
             if !found.gid.starts_with(&self.prefix) {
                 self.report_foreign(shard, found);
-            } else if !self.is_live(&found.gid) {
-                self.end(config, shard, found).await?;
+            } else if !self.is_live(&found.gid)
+                && let Err(error) = in_time(config, self.end(config, shard, found)).await
+            {
+                failed.add(&found.gid, error);
             }
         }
-        let ended = open.iter().filter(|(_, shards)| shards.contains(&shard_id));
-        for (gid, _) in ended {
+        for gid in failed.ended(&open, &shard_id) {
             self.log.committed(gid, std::slice::from_ref(&shard_id));
         }
-        Ok(())
+        failed.error.map_or(Ok(()), Err)
     }
 
     fn is_live(&self, gid: &str) -> bool {
@@ -135,6 +135,34 @@ impl TwoPhase {
     }
 }
 
+/// What could not be ended on a shard.
+#[derive(Default)]
+struct Failed {
+    gids: HashSet<String>,
+    /// The first of them.
+    error: Option<anyhow::Error>,
+}
+
+impl Failed {
+    fn add(&mut self, gid: &str, error: anyhow::Error) {
+        self.gids.insert(gid.to_owned());
+        self.error.get_or_insert(error);
+    }
+
+    /// What was decided and has ended on this shard.
+    fn ended<'a>(&'a self, open: &'a Open, shard: &'a str) -> impl Iterator<Item = &'a String> {
+        let here = open.iter().filter(move |(_, shards)| shards.iter().any(|of| of == shard));
+        here.map(|(gid, _)| gid).filter(|gid| !self.gids.contains(*gid))
+    }
+}
+
+/// A step that a server is given so long for.
+async fn in_time<T>(config: &Config, step: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    let patience = config.proxy.connect_timeout + config.health.timeout;
+    let answer = tokio::time::timeout(patience, step).await;
+    answer.unwrap_or_else(|_| Err(anyhow::anyhow!("no answer within {patience:?}")))
+}
+
 /// What became of a prepared transaction.
 enum Ended {
     Now,
@@ -184,6 +212,23 @@ async fn found(client: &Client, prefix: &str) -> anyhow::Result<Vec<Found>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_cannot_be_ended_is_not_noted_and_the_rest_is() {
+        let shards = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        let open: [(&str, Vec<String>); 4] = [
+            ("stuck", shards(&["east", "west"])),
+            ("ended", shards(&["east"])),
+            ("elsewhere", shards(&["west"])),
+            ("stuck, too", shards(&["east"])),
+        ];
+        let open = Open::from(open.map(|(gid, shards)| (gid.to_owned(), shards)));
+        let mut failed = Failed::default();
+        failed.add("stuck", anyhow::anyhow!("the first"));
+        failed.add("stuck, too", anyhow::anyhow!("the second"));
+        assert_eq!(failed.ended(&open, "east").collect::<Vec<_>>(), ["ended"]);
+        assert_eq!(failed.error.expect("an error").to_string(), "the first");
+    }
 
     #[test]
     fn the_owner_is_tried_first_and_quoted() {
