@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use pgward_config::{Config, ServerRole, Shard};
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
@@ -73,6 +73,13 @@ impl TwoPhase {
             }
         }
         for gid in failed.ended(&open, &shard_id) {
+            if found.iter().all(|found| found.gid != *gid) {
+                tracing::error!(
+                    shard = %shard.id, %gid,
+                    "a transaction that was decided is not prepared here: it was committed before its session heard of \
+                     it, or is lost, if the server has been restored or replaced by one that had not received it"
+                );
+            }
             self.log.committed(gid, std::slice::from_ref(&shard_id));
         }
         failed.error.map_or(Ok(()), Err)
@@ -200,6 +207,13 @@ fn quoted(name: &str) -> String {
 }
 
 async fn found(client: &Client, prefix: &str) -> anyhow::Result<Vec<Found>> {
+    // A standby does not show what it has received prepared: nobody may take that for committed. Asked before, since it
+    // may be promoted between the two.
+    let standby: bool =
+        client.query_one("SELECT pg_catalog.pg_is_in_recovery()", &[]).await.map_err(catalog::plain)?.get(0);
+    if standby {
+        bail!("the server is in recovery: what it has prepared is not known");
+    }
     const QUERY: &str = "
         SELECT gid, owner::text, prepared < pg_catalog.now() - interval '1 minute'
         FROM pg_catalog.pg_prepared_xacts

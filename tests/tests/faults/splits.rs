@@ -254,6 +254,24 @@ async fn what_was_prepared_in_another_role_is_ended() {
     west.batch_execute(&format!("ROLLBACK PREPARED '{gid}'")).await.unwrap();
 }
 
+/// A standby shows nothing of what it has received prepared. Looked at before its health is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_in_recovery_is_not_believed() {
+    let tune = |layout: &mut Layout| layout.health = "interval = \"1h\"\n".to_owned();
+    let pgward = start(Options { shards: 2, replicas: 0, patients: 40, tune }).await;
+    leave_prepared(&pgward, WEST, "postgres", "postgres", "stuck").await;
+    let west = pgward.node(WEST);
+    west.stop(Shutdown::Fast);
+    std::fs::write(west.dir().join("standby.signal"), "").unwrap();
+    west.start().unwrap();
+    assert_eq!(prepared(&pgward, WEST).await, "0", "it has one");
+    until("it is not believed", || async { pgward.log().contains("the server is in recovery: what it has") }).await;
+    west.stop(Shutdown::Fast);
+    std::fs::remove_file(west.dir().join("standby.signal")).unwrap();
+    west.start().unwrap();
+    assert_eq!(prepared(&pgward, WEST).await, "1");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_prepares_nothing_refuses_in_words() {
     let pgward = two_shards().await;
