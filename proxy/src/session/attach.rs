@@ -143,10 +143,14 @@ impl Session {
         }
         let steps = !describe_only && self.opens_with_steps();
         self.bring_to_settings(&mut lease, &node, (way.pin.shard, way.pin.node), steps).await?;
-        if steps {
-            self.open_transaction(&mut lease, &node).await?;
-        } else if self.handle.waiting.end() {
+        let opened = if steps { Some(self.open_transaction(&mut lease, &node).await?) } else { None };
+        // Nothing is cancelled any more once the server is the session's.
+        if self.handle.waiting.end() {
+            self.give_back_unused(lease, opened).await;
             return Err(Setup::Refused(errors::cancelled()));
+        }
+        if let Some(status) = opened {
+            self.tx = Tx::Open(status);
         }
         self.install(lease, node, way, describe_only, failed, Instant::now());
         Ok(())
@@ -154,8 +158,10 @@ impl Session {
 
     /// Tells a server the transaction's steps by themselves: savepoints and parameters may fail, and the statement must
     /// not run without them.
-    async fn open_transaction(&mut self, lease: &mut Lease, node: &Node) -> Result<(), Setup> {
-        let Tx::Opening(Opening { texts, failed, .. }) = &self.tx else { return Ok(()) };
+    async fn open_transaction(&mut self, lease: &mut Lease, node: &Node) -> Result<TxStatus, Setup> {
+        let Tx::Opening(Opening { texts, failed, .. }) = &self.tx else {
+            return Err(Setup::Refused(errors::internal("a transaction that is not opening has no steps")));
+        };
         let texts = match &texts[..] {
             // One whose server was lost with all that it knew.
             [] => "BEGIN".to_owned(),
@@ -178,12 +184,23 @@ impl Session {
             }
             return Err(Setup::Refused(error));
         }
-        // Nothing is cancelled any more once the transaction is the server's.
-        if self.handle.waiting.end() {
-            return Err(Setup::Refused(errors::cancelled()));
+        Ok(asked.status)
+    }
+
+    /// The statement that a server was taken for was cancelled before it was sent: the server goes back, if nothing else
+    /// is on its way to it either.
+    async fn give_back_unused(&mut self, mut lease: Lease, opened: Option<TxStatus>) {
+        let status = match opened {
+            _ if !self.work.to_server.is_empty() => return,
+            None => TxStatus::Idle,
+            Some(_) => match self.ask_in_time(&mut lease, "ROLLBACK").await {
+                Ok(Asked { failure: None, status }) => status,
+                _ => return,
+            },
+        };
+        if let Some(clean) = Clean::prove(status, 0) {
+            lease.release(clean);
         }
-        self.tx = Tx::Open(asked.status);
-        Ok(())
     }
 
     /// Whether the transaction's opening must be answered before a statement follows: it has failed or has more than its

@@ -180,7 +180,9 @@ impl Steps {
             sink.send(bytes::Bytes::from(row)).await?;
         }
         say("copy-in", sink.finish().await?);
-        let query = format!("SELECT name, value FROM observations WHERE patient_id = '{patient}' AND loinc = 'copy' ORDER BY id");
+        let query = format!(
+            "SELECT name, value FROM observations WHERE patient_id = '{patient}' AND loinc = 'copy' ORDER BY id"
+        );
         let rows: Vec<_> = transaction.copy_out(&format!("COPY ({query}) TO STDOUT")).await?.try_collect().await?;
         let text = String::from_utf8(rows.concat())?;
         say("copy-out", (text.lines().count(), text.lines().last()));
