@@ -256,6 +256,25 @@ async fn new_patients_are_registered_only_if_all_of_the_copy_is_stored() {
     let failing = [row(1, "us-east", "unknown"), row(2, "ap-south", "unknown"), row(3, "us-west", "unheard-of")];
     assert_eq!(sqlstate(copy(&client, columns, &failing.concat()).await), "23514");
     assert_eq!(sqlstate(client.simple_query(&find(1)).await), "PW004");
+    // Nor where all are of one shard, and its server refuses a row at once, or all in the end.
+    let alone = [row(4, "us-east", "unknown"), row(5, "us-east", "unheard-of")].concat();
+    assert_eq!(sqlstate(copy(&client, columns, &alone).await), "23514");
+    let server = pgward.on_server("us-east-patients/primary").await;
+    let check = "CREATE FUNCTION none_called_late() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+            IF NEW.given_name = 'Late' THEN RAISE EXCEPTION 'late' USING ERRCODE = '23514'; END IF;
+            RETURN NULL;
+        END $$;
+        CREATE CONSTRAINT TRIGGER none_called_late AFTER INSERT ON patients DEFERRABLE INITIALLY DEFERRED
+            FOR EACH ROW EXECUTE FUNCTION none_called_late()";
+    server.batch_execute(check).await.unwrap();
+    let late = sqlstate(copy(&client, columns, &row(6, "us-east", "unknown").replace("Patient", "Late")).await);
+    server.batch_execute("DROP FUNCTION none_called_late CASCADE").await.unwrap();
+    assert_eq!(late, "23514");
+    for n in 4..7 {
+        assert_eq!(sqlstate(client.simple_query(&find(n)).await), "PW004", "{n}");
+        assert_eq!(copy(&client, columns, &row(n, "us-west", "unknown")).await.unwrap(), 1, "{n}");
+        client.simple_query(&format!("DELETE FROM patients WHERE id = '{}'", id(n))).await.unwrap();
+    }
     // So the region may be another when it is sent again.
     let good = [row(1, "us-west", "unknown"), row(2, "ap-south", "unknown"), row(3, "us-west", "unknown")];
     assert_eq!(copy(&client, columns, &good.concat()).await.unwrap(), 3);

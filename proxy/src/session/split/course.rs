@@ -1,6 +1,7 @@
 //! The course of a split COPY: where each shard's part stands, and what is to be done next. No sockets, no clock.
 //!
-//! One part ends by COMMIT behind its rows, which costs nothing beside a COPY by itself. Several are prepared; when all
+//! One part ends by COMMIT behind its rows, which costs nothing beside a COPY by itself; where it brings new patients,
+//! its server must have taken all of it before they are registered, and commits then. Several are prepared; when all
 //! are, it is decided; then all are told. Whatever goes wrong before the decision undoes all of them, and the client
 //! hears of it when nothing is left; whatever goes wrong behind it changes nothing about the decision.
 
@@ -13,6 +14,8 @@ use super::talk::Asked;
 pub(super) struct Course {
     legs: Vec<Leg>,
     phase: Phase,
+    /// Why the only part cannot be committed, lost while its patients are registered.
+    lost: Option<Bytes>,
 }
 
 /// One shard's part.
@@ -30,6 +33,8 @@ enum Stage {
     /// Its rows have ended, and it was asked to prepare, or to commit.
     Ending,
     Prepared,
+    /// It has taken its rows and checked them, and was asked for nothing else.
+    Checked,
     /// The last that it was asked for is not answered yet.
     Finishing,
     /// Nothing of it is left to do.
@@ -63,7 +68,7 @@ pub(super) enum Act {
     Ask(usize, Asked),
     /// Close this part's connection.
     Close(usize),
-    /// All have prepared.
+    /// All have prepared, or the only one has checked its rows.
     Decide,
     Over(Outcome),
 }
@@ -118,15 +123,21 @@ impl Course {
         self.legs.iter().enumerate().filter(|(_, leg)| leg.stage == Stage::Settled).map(|(n, _)| n)
     }
 
-    /// The client has sent all rows.
-    pub(super) fn client_done(&mut self) -> Vec<Act> {
+    /// The client has sent all rows; among them are those of new patients, or not.
+    pub(super) fn client_done(&mut self, new_patients: bool) -> Vec<Act> {
         if !self.takes_rows() {
             return Vec::new();
         }
         let several = self.legs.len() > 1;
-        self.phase = if several { Phase::Preparing } else { Phase::Committing };
-        let asked = if several { Asked::Prepare } else { Asked::Commit };
-        self.legs.iter_mut().for_each(|leg| leg.stage = Stage::Ending);
+        let asked = match (several, new_patients) {
+            (true, _) => Asked::Prepare,
+            (false, true) => Asked::Check,
+            (false, false) => Asked::Commit,
+        };
+        self.phase = if asked == Asked::Commit { Phase::Committing } else { Phase::Preparing };
+        // What fails in its check is still to be rolled back, as long as rows are taken.
+        let stage = if asked == Asked::Check { Stage::Copying } else { Stage::Ending };
+        self.legs.iter_mut().for_each(|leg| leg.stage = stage);
         (0..self.legs.len()).map(|leg| Act::End(leg, asked)).collect()
     }
 
@@ -153,6 +164,8 @@ impl Course {
                 return vec![Act::Ask(leg, Asked::RollbackPrepared)];
             }
             Asked::Prepare => *stage = Stage::Prepared,
+            Asked::Check if undoing => {}
+            Asked::Check => *stage = Stage::Checked,
             _ => *stage = Stage::Settled,
         }
         self.next()
@@ -173,7 +186,8 @@ impl Course {
         let stage = &mut self.legs[leg].stage;
         let mut acts = Vec::new();
         match asked {
-            Asked::Copy => {}
+            // A ROLLBACK is still to come.
+            Asked::Copy | Asked::Check => {}
             // The transaction went with it.
             Asked::Prepare | Asked::Commit => *stage = Stage::Settled,
             Asked::CommitPrepared | Asked::Rollback | Asked::RollbackPrepared => {
@@ -193,8 +207,10 @@ impl Course {
         match self.legs[leg].stage {
             Stage::Lost => return Vec::new(),
             Stage::Settled => return vec![Act::Close(leg)],
-            _ => self.legs[leg].stage = Stage::Lost,
+            Stage::Checked => self.lost = Some(fault.clone()),
+            _ => {}
         }
+        self.legs[leg].stage = Stage::Lost;
         let mut acts = vec![Act::Close(leg)];
         acts.append(&mut match self.phase {
             Phase::Rows | Phase::Preparing | Phase::Committing => self.undo(fault),
@@ -220,9 +236,16 @@ impl Course {
             return Vec::new();
         }
         match verdict {
+            Verdict::Commit if self.legs.len() == 1 => match self.lost.take() {
+                Some(fault) => self.undo(fault),
+                None => {
+                    self.phase = Phase::Committing;
+                    self.ask_all(Stage::Checked, Asked::Commit)
+                }
+            },
             Verdict::Commit => {
                 self.phase = Phase::Delivering;
-                let mut acts = self.ask_prepared(Asked::CommitPrepared);
+                let mut acts = self.ask_all(Stage::Prepared, Asked::CommitPrepared);
                 acts.append(&mut self.next());
                 acts
             }
@@ -255,24 +278,23 @@ impl Course {
         self.phase = Phase::Undoing(fault);
         let mut acts = Vec::new();
         for (n, leg) in self.legs.iter_mut().enumerate() {
-            if leg.stage == Stage::Copying {
+            if matches!(leg.stage, Stage::Copying | Stage::Checked) {
                 leg.stage = Stage::Finishing;
                 acts.push(Act::GiveUp(n));
             }
         }
-        acts.append(&mut self.ask_prepared(Asked::RollbackPrepared));
+        acts.append(&mut self.ask_all(Stage::Prepared, Asked::RollbackPrepared));
         acts.append(&mut self.next());
         acts
     }
 
-    fn ask_prepared(&mut self, asked: Asked) -> Vec<Act> {
-        let prepared = self.legs.iter_mut().enumerate().filter(|(_, leg)| leg.stage == Stage::Prepared);
-        prepared
-            .map(|(n, leg)| {
-                leg.stage = Stage::Finishing;
-                Act::Ask(n, asked)
-            })
-            .collect()
+    fn ask_all(&mut self, stage: Stage, asked: Asked) -> Vec<Act> {
+        let all = self.legs.iter_mut().enumerate().filter(|(_, leg)| leg.stage == stage);
+        all.map(|(n, leg)| {
+            leg.stage = Stage::Finishing;
+            Act::Ask(n, asked)
+        })
+        .collect()
     }
 
     /// What follows from where all parts stand.
@@ -280,7 +302,7 @@ impl Course {
         let all = |stages: &[Stage]| self.legs.iter().all(|leg| stages.contains(&leg.stage));
         let ended = all(&[Stage::Settled, Stage::Lost]);
         let act = match &self.phase {
-            Phase::Preparing if all(&[Stage::Prepared]) => {
+            Phase::Preparing if all(&[Stage::Prepared, Stage::Checked]) => {
                 self.phase = Phase::Deciding;
                 return vec![Act::Decide];
             }

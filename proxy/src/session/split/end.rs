@@ -5,10 +5,11 @@ use std::sync::Arc;
 use pgward_pools::Clean;
 use pgward_wire::{PgError, TxStatus, backend};
 
-use super::course::{Act, Outcome, Verdict};
+use super::course::{Act, Outcome};
 use super::{Leg, Session, Split, errors, said};
 use crate::cancel::under_way;
 use crate::session::errors::internal;
+use crate::twophase::Decided;
 
 impl Session {
     /// Ends the COPY with this error on all its servers: nothing of it stays.
@@ -28,20 +29,10 @@ impl Session {
             let Some(split) = &mut self.split else { return };
             let shards = split.legs.iter().map(|leg| leg.shard_id.clone()).collect();
             split.claim = Some(self.shared.two_phase.claim(self.handle.id, shards));
-        } else if let Err(error) = self.register_new() {
-            return self.end_split(&error);
         }
         let Some(split) = &mut self.split else { return };
-        let acts = split.course.client_done();
+        let acts = split.course.client_done(!split.new.is_empty());
         self.perform(acts);
-    }
-
-    /// Registers the patients whom the rows have brought.
-    fn register_new(&mut self) -> Result<(), PgError> {
-        let Some(split) = self.split.as_mut().filter(|split| !split.new.is_empty()) else { return Ok(()) };
-        let patients = split.new.take();
-        self.state.patients.register(&patients).map_err(|error| errors::registration(&error))?;
-        Ok(())
     }
 
     /// Does what the course asks for.
@@ -64,27 +55,25 @@ impl Session {
         }
     }
 
-    /// All have prepared: new patients are registered, then the decision is written, on a thread that may wait for it.
+    /// All have prepared, or the only one has checked its rows: new patients are registered, then the decision is written
+    /// where there are several, on a thread that may wait for it.
     fn decide_split(&mut self) {
-        let registered = self.register_new();
+        let state = Arc::clone(&self.state);
         let Some(split) = &mut self.split else { return };
-        let acts = match (registered, &split.claim) {
-            (Ok(()), Some(claim)) => {
-                // From here on it is not the client's to cancel.
-                if let Some(leg) = split.cancelled.take() {
-                    split.legs[leg].cancel = self.handle.detach();
-                }
-                let claim = Arc::clone(claim);
-                split.deciding = Some(tokio::task::spawn_blocking(move || claim.decide()));
-                return;
+        // From here on it is not the client's to cancel.
+        if let Some(leg) = split.cancelled.take() {
+            split.legs[leg].cancel = self.handle.detach();
+        }
+        let (new, claim) = (split.new.take(), split.claim.clone());
+        let several = split.legs.len() > 1;
+        split.deciding = Some(tokio::task::spawn_blocking(move || {
+            state.patients.register(&new).map_err(|error| errors::registration(&error))?;
+            match claim {
+                Some(claim) => Ok(claim.decide()),
+                None if several => Err(internal("a COPY over several shards has no identifier")),
+                None => Ok(Decided::Commit),
             }
-            (Err(error), _) => split.course.decided(Verdict::Not(said(&error))),
-            (Ok(()), None) => {
-                let error = internal("a COPY over several shards has no identifier");
-                split.course.decided(Verdict::Not(said(&error)))
-            }
-        };
-        self.perform(acts);
+        }));
     }
 
     /// The client's cancel goes to a server that it can still stop.

@@ -58,7 +58,7 @@ pub(super) struct Split {
     /// The table as servers name it in their messages.
     table: Box<str>,
     claim: Option<Arc<Claim>>,
-    deciding: Option<JoinHandle<Decided>>,
+    deciding: Option<JoinHandle<Result<Decided, PgError>>>,
     /// When what is not undone by then is left.
     patience: Option<Pin<Box<Sleep>>>,
 }

@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use pgward_pools::Failure;
+use pgward_wire::PgError;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::course::Verdict;
@@ -22,7 +23,7 @@ const CLIENT_OUT_MAX: usize = 64 * 1024;
 enum Event {
     Said(usize, Said),
     Lost(usize, String),
-    Decided(Decided),
+    Decided(Result<Decided, PgError>),
     /// What is not undone by now is left.
     Late,
 }
@@ -93,9 +94,10 @@ impl Session {
                 split.course.lost(leg, fault)
             }
             Event::Decided(decided) => split.course.decided(match decided {
-                Decided::Commit => Verdict::Commit,
-                Decided::Not(error) => Verdict::Not(said(&errors::not_decided(&error))),
-                Decided::InDoubt(error) => Verdict::InDoubt(said(&errors::in_doubt(&error))),
+                Ok(Decided::Commit) => Verdict::Commit,
+                Ok(Decided::Not(error)) => Verdict::Not(said(&errors::not_decided(&error))),
+                Err(error) => Verdict::Not(said(&error)),
+                Ok(Decided::InDoubt(error)) => Verdict::InDoubt(said(&errors::in_doubt(&error))),
             }),
             Event::Late => split.course.late(),
         };
@@ -121,7 +123,7 @@ impl Split {
             && let Poll::Ready(decided) = Pin::new(deciding).poll(cx)
         {
             self.deciding = None;
-            let lost = |error: tokio::task::JoinError| Decided::InDoubt(std::io::Error::other(error));
+            let lost = |error: tokio::task::JoinError| Ok(Decided::InDoubt(std::io::Error::other(error)));
             events.push(Event::Decided(decided.unwrap_or_else(lost)));
         }
         if let Some(patience) = &mut self.patience

@@ -19,6 +19,8 @@ const MAX_MESSAGE_BYTES: usize = 16 * 1024 * 1024;
 pub(super) enum Asked {
     /// BEGIN and the COPY, up to the end of its rows.
     Copy,
+    /// To check now what is checked at the end of a transaction.
+    Check,
     Commit,
     Prepare,
     CommitPrepared,
@@ -72,7 +74,8 @@ impl Talk {
         }
     }
 
-    /// Ends the rows and asks for what is to come of them, in one go: where the COPY fails, either is a ROLLBACK.
+    /// Ends the rows and asks for what is to come of them, in one go: where the COPY fails, COMMIT and PREPARE are a
+    /// ROLLBACK, and a check fails, too.
     pub(super) fn end(&mut self, asked: Asked, gid: &str) {
         frame::put(&mut self.out, say::COPY_DONE, &[]);
         self.ask(asked, gid);
@@ -87,6 +90,7 @@ impl Talk {
     pub(super) fn ask(&mut self, asked: Asked, gid: &str) {
         let sql = match asked {
             Asked::Copy => return,
+            Asked::Check => "SET CONSTRAINTS ALL IMMEDIATE".to_owned(),
             Asked::Commit => "COMMIT".to_owned(),
             Asked::Rollback => "ROLLBACK".to_owned(),
             Asked::Prepare => format!("PREPARE TRANSACTION {}", literal(gid)),

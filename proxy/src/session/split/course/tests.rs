@@ -18,7 +18,7 @@ fn of(legs: usize) -> Course {
 fn prepared() -> Course {
     let mut course = of(2);
     let asked = Asked::Prepare;
-    assert_eq!(course.client_done(), [Act::End(0, asked), Act::End(1, asked)]);
+    assert_eq!(course.client_done(false), [Act::End(0, asked), Act::End(1, asked)]);
     course.copied(0, 3);
     assert_eq!(course.done(0, asked), []);
     course.copied(1, 4);
@@ -33,18 +33,54 @@ fn over(outcome: Outcome) -> [Act; 1] {
 #[test]
 fn one_part_is_committed_without_a_decision() {
     let mut course = of(1);
-    assert_eq!(course.client_done(), [Act::End(0, Asked::Commit)]);
+    assert_eq!(course.client_done(false), [Act::End(0, Asked::Commit)]);
     course.copied(0, 7);
     assert_eq!(course.done(0, Asked::Commit), over(Outcome::Copied(7)));
 
     let mut course = of(1);
-    course.client_done();
+    course.client_done(false);
     assert_eq!(course.failed(0, Asked::Copy, FAULT), []);
     assert_eq!(course.rolled_back(0, || OTHER), over(Outcome::Failed(FAULT)));
 
     let mut course = of(1);
-    course.client_done();
+    course.client_done(false);
     assert_eq!(course.lost(0, FAULT), [Act::Close(0), Act::Over(Outcome::Failed(FAULT))]);
+}
+
+#[test]
+fn one_part_with_new_patients_is_committed_when_they_are_registered() {
+    let checked = || {
+        let mut course = of(1);
+        assert_eq!(course.client_done(true), [Act::End(0, Asked::Check)]);
+        course.copied(0, 7);
+        assert_eq!(course.done(0, Asked::Check), [Act::Decide]);
+        course
+    };
+    let mut course = checked();
+    assert_eq!(course.decided(Verdict::Commit), [Act::Ask(0, Asked::Commit)]);
+    assert!(course.is_committing());
+    assert_eq!(course.done(0, Asked::Commit), over(Outcome::Copied(7)));
+
+    let mut course = checked();
+    assert_eq!(course.decided(Verdict::Not(FAULT)), [Act::GiveUp(0)]);
+    assert_eq!(course.done(0, Asked::Rollback), over(Outcome::Failed(FAULT)));
+
+    // Lost while they are registered: it was not asked to commit.
+    let mut course = checked();
+    assert_eq!(course.lost(0, FAULT), [Act::Close(0)]);
+    assert_eq!(course.decided(Verdict::Commit), over(Outcome::Failed(FAULT)));
+
+    // Its rows fail, and then the check behind them; or the check by itself.
+    let mut course = of(1);
+    course.client_done(true);
+    assert_eq!(course.failed(0, Asked::Copy, FAULT), [Act::GiveUp(0)]);
+    assert_eq!(course.failed(0, Asked::Check, OTHER), []);
+    assert_eq!(course.done(0, Asked::Rollback), over(Outcome::Failed(FAULT)));
+    let mut course = of(1);
+    course.client_done(true);
+    course.copied(0, 7);
+    assert_eq!(course.failed(0, Asked::Check, FAULT), [Act::GiveUp(0)]);
+    assert_eq!(course.done(0, Asked::Rollback), over(Outcome::Failed(FAULT)));
 }
 
 #[test]
@@ -62,13 +98,13 @@ fn what_fails_before_the_decision_undoes_all() {
     let mut course = of(2);
     assert_eq!(course.failed(1, Asked::Copy, FAULT), [Act::GiveUp(0), Act::GiveUp(1)]);
     assert_eq!(course.refuse(OTHER), []);
-    assert_eq!(course.client_done(), []);
+    assert_eq!(course.client_done(false), []);
     assert_eq!(course.done(0, Asked::Rollback), []);
     assert_eq!(course.done(1, Asked::Rollback), over(Outcome::Failed(FAULT)));
 
     // At the end, when the other has prepared, or is just about to.
     let mut course = of(3);
-    course.client_done();
+    course.client_done(false);
     course.done(0, Asked::Prepare);
     assert_eq!(course.failed(1, Asked::Prepare, FAULT), [Act::Ask(0, Asked::RollbackPrepared)]);
     assert_eq!(course.done(2, Asked::Prepare), [Act::Ask(2, Asked::RollbackPrepared)]);
@@ -128,7 +164,7 @@ impl Server {
     fn does(&mut self, asked: Asked) {
         self.fate = match asked {
             _ if self.fate == Some(Fate::RolledBack) => self.fate,
-            Asked::Copy => self.fate,
+            Asked::Copy | Asked::Check => self.fate,
             Asked::Prepare => Some(Fate::Prepared),
             Asked::Commit | Asked::CommitPrepared => Some(Fate::Committed),
             Asked::Rollback | Asked::RollbackPrepared => Some(Fate::RolledBack),
@@ -156,7 +192,7 @@ fn all_or_nothing_whatever_happens() {
         let mut acts = match draw(8) {
             0 => course.refuse(FAULT),
             1 => course.failed(draw(legs as u64) as usize, Asked::Copy, FAULT),
-            _ => course.client_done(),
+            _ => course.client_done(draw(2) == 0),
         };
         while outcome.is_none() {
             for act in std::mem::take(&mut acts) {
@@ -212,6 +248,11 @@ fn all_or_nothing_whatever_happens() {
                 }
                 (Asked::Prepare | Asked::Commit, _) if server.fate == Some(Fate::RolledBack) => {
                     course.rolled_back(leg, || OTHER)
+                }
+                (Asked::Check, _) if server.fate == Some(Fate::RolledBack) => course.failed(leg, asked, OTHER),
+                (Asked::Check, true) => {
+                    server.fate = Some(Fate::RolledBack);
+                    course.failed(leg, asked, FAULT)
                 }
                 (Asked::Prepare | Asked::Commit, true) => {
                     server.fate = Some(Fate::RolledBack);
