@@ -31,18 +31,25 @@ pub(super) type Open = BTreeMap<String, Vec<String>>;
 pub(super) struct CommitLog {
     path: PathBuf,
     name: String,
-    state: Mutex<State>,
+    /// Held while the disk is waited for.
+    written: Mutex<Written>,
+    /// Never held so, and taken behind the other.
+    known: Mutex<Known>,
 }
 
 #[derive(Debug)]
-struct State {
+struct Written {
     file: File,
     end: u64,
     renew_at: u64,
     /// Which file bears the name is not on disk yet.
     unnamed: bool,
+}
+
+#[derive(Debug, Default)]
+struct Known {
     open: Open,
-    /// Whether these are on disk is not known, and not before a restart reads the file.
+    /// Whether these are on disk is not known: they are being written, or a restart must read the file.
     doubtful: HashSet<String>,
 }
 
@@ -85,9 +92,9 @@ impl CommitLog {
         file.set_len(end)?;
         file.sync_all()?;
         sync_name(path).context("its folder cannot be synced")?;
-        let doubtful = HashSet::new();
-        let state = State { file, end, renew_at: end + RENEW_AFTER, unnamed: false, open: read.open, doubtful };
-        Ok(Self { path: path.to_owned(), name, state: Mutex::new(state) })
+        let written = Written { file, end, renew_at: end + RENEW_AFTER, unnamed: false };
+        let known = Known { open: read.open, ..Known::default() };
+        Ok(Self { path: path.to_owned(), name, written: Mutex::new(written), known: Mutex::new(known) })
     }
 
     /// The name that stands in the identifiers of its transactions.
@@ -97,90 +104,106 @@ impl CommitLog {
 
     /// Decides that a transaction which all these shards have prepared is committed. Blocks until that is on disk.
     pub(super) fn decide(&self, gid: &str, shards: &[String]) -> Decided {
-        let state = &mut *self.state.lock();
-        let ready = self.name_file(state).and_then(|()| encode(&Line::Commit(gid.to_owned(), shards.to_vec())));
+        let written = &mut *self.written.lock();
+        // Stays so if this thread does not come to an end.
+        self.known.lock().doubtful.insert(gid.to_owned());
+        let decided = self.write_decision(written, gid, shards);
+        let known = &mut *self.known.lock();
+        if !matches!(decided, Decided::InDoubt(_)) {
+            known.doubtful.remove(gid);
+        }
+        if matches!(decided, Decided::Commit) {
+            known.open.insert(gid.to_owned(), shards.to_vec());
+        }
+        decided
+    }
+
+    fn write_decision(&self, written: &mut Written, gid: &str, shards: &[String]) -> Decided {
+        let ready = self.name_file(written).and_then(|()| encode(&Line::Commit(gid.to_owned(), shards.to_vec())));
         let line = match ready {
             Ok(line) => line,
             Err(error) => return Decided::Not(error),
         };
-        let written = state.file.write_all_at(&line, state.end).and_then(|()| state.file.sync_data());
-        let Err(error) = written else {
-            state.end += line.len() as u64;
-            state.open.insert(gid.to_owned(), shards.to_vec());
+        let synced = written.file.write_all_at(&line, written.end).and_then(|()| written.file.sync_data());
+        let Err(error) = synced else {
+            written.end += line.len() as u64;
             return Decided::Commit;
         };
         // It may be there in part, or whole: only when it is certainly gone it is not decided.
-        match state.file.set_len(state.end).and_then(|()| state.file.sync_all()) {
+        match written.file.set_len(written.end).and_then(|()| written.file.sync_all()) {
             Ok(()) => Decided::Not(error),
-            Err(_) => {
-                state.doubtful.insert(gid.to_owned());
-                Decided::InDoubt(error)
-            }
+            Err(_) => Decided::InDoubt(error),
         }
     }
 
-    /// These shards have committed it. Not synced: what is lost of it is found out again.
+    /// These shards have committed it. Not synced: what is lost of it is found out again. Blocks while a decision is
+    /// written.
     pub(super) fn committed(&self, gid: &str, on: &[String]) {
-        let state = &mut *self.state.lock();
-        let Some(shards) = state.open.get_mut(gid) else { return };
-        shards.retain(|shard| !on.contains(shard));
-        if !shards.is_empty() {
-            return;
+        {
+            let known = &mut *self.known.lock();
+            let Some(shards) = known.open.get_mut(gid) else { return };
+            shards.retain(|shard| !on.contains(shard));
+            if !shards.is_empty() {
+                return;
+            }
+            known.open.remove(gid);
         }
-        state.open.remove(gid);
+        let written = &mut *self.written.lock();
         // What is in doubt stands in this very file, or does not.
-        let noted = match state.end >= state.renew_at && state.doubtful.is_empty() {
-            true => self.renew(state),
+        let renews = written.end >= written.renew_at && self.known.lock().doubtful.is_empty();
+        let noted = match renews {
+            true => self.renew(written),
             false => encode(&Line::Done(gid.to_owned())).and_then(|line| {
-                state.file.write_all_at(&line, state.end)?;
-                state.end += line.len() as u64;
+                written.file.write_all_at(&line, written.end)?;
+                written.end += line.len() as u64;
                 Ok(())
             }),
         };
         if let Err(error) = noted {
             tracing::warn!(path = %self.path.display(), %error, "the end of a transaction could not be noted");
-            state.renew_at = state.end + RENEW_AFTER;
+            written.renew_at = written.end + RENEW_AFTER;
         }
     }
 
     /// Puts a file with what is open in the place of the one at hand.
-    fn renew(&self, state: &mut State) -> io::Result<()> {
+    fn renew(&self, written: &mut Written) -> io::Result<()> {
         let mut new = self.path.clone().into_os_string();
         new.push(".new");
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).mode(0o600).open(&new)?;
         lock(&file).map_err(io::Error::other)?;
         let mut bytes = encode(&Line::Log(self.name.clone()))?;
-        for (gid, shards) in &state.open {
+        let open = self.open_transactions();
+        for (gid, shards) in &open {
             bytes.extend(encode(&Line::Commit(gid.clone(), shards.clone()))?);
         }
         file.write_all_at(&bytes, 0)?;
         file.sync_all()?;
         std::fs::rename(&new, &self.path)?;
-        state.file = file;
-        state.end = bytes.len() as u64;
-        state.renew_at = state.end + RENEW_AFTER;
-        state.unnamed = true;
-        self.name_file(state)
+        written.file = file;
+        written.end = bytes.len() as u64;
+        written.renew_at = written.end + RENEW_AFTER;
+        written.unnamed = true;
+        self.name_file(written)
     }
 
     /// Nothing is decided in a file that may not bear the name after a loss of power.
-    fn name_file(&self, state: &mut State) -> io::Result<()> {
-        if state.unnamed {
+    fn name_file(&self, written: &mut Written) -> io::Result<()> {
+        if written.unnamed {
             sync_name(&self.path)?;
-            state.unnamed = false;
+            written.unnamed = false;
         }
         Ok(())
     }
 
     /// What is decided and not known to be committed everywhere.
     pub(super) fn open_transactions(&self) -> Open {
-        self.state.lock().open.clone()
+        self.known.lock().open.clone()
     }
 
     /// What is to be done with a transaction that was found prepared and that no session owns.
     pub(super) fn verdict(&self, gid: &str) -> Verdict {
-        let state = self.state.lock();
-        match (state.open.contains_key(gid), state.doubtful.contains(gid)) {
+        let known = self.known.lock();
+        match (known.open.contains_key(gid), known.doubtful.contains(gid)) {
             (true, _) => Verdict::Commit,
             (_, true) => Verdict::Leave,
             _ => Verdict::RollBack,

@@ -46,7 +46,7 @@ struct Found {
 }
 
 impl TwoPhase {
-    async fn look(&self, config: &Config, shard: &Shard) {
+    async fn look(self: &Arc<Self>, config: &Config, shard: &Shard) {
         let Err(error) = self.end_all(config, shard).await else { return };
         let error = format!("{error:#}");
         tracing::warn!(shard = %shard.id, %error, "prepared transactions could not be ended; they are tried again");
@@ -55,7 +55,7 @@ impl TwoPhase {
 
     /// Ends all that this shard has prepared and that no session owns. What cannot be ended does not stand in the way of
     /// the rest.
-    async fn end_all(&self, config: &Config, shard: &Shard) -> anyhow::Result<()> {
+    async fn end_all(self: &Arc<Self>, config: &Config, shard: &Shard) -> anyhow::Result<()> {
         let shard_id = shard.id.to_string();
         // Before the server is asked: what is decided later may be prepared after it was.
         let open = self.without_owner(self.log.open_transactions());
@@ -72,15 +72,19 @@ impl TwoPhase {
                 failed.add(&found.gid, error);
             }
         }
-        for gid in failed.ended(&open, &shard_id) {
-            if found.iter().all(|found| found.gid != *gid) {
-                tracing::error!(
-                    shard = %shard.id, %gid,
-                    "a transaction that was decided is not prepared here: it was committed before its session heard of \
-                     it, or is lost, if the server has been restored or replaced by one that had not received it"
-                );
-            }
-            self.log.committed(gid, std::slice::from_ref(&shard_id));
+        let ended: Vec<String> = failed.ended(&open, &shard_id).cloned().collect();
+        for gid in ended.iter().filter(|gid| found.iter().all(|found| found.gid != **gid)) {
+            tracing::error!(
+                shard = %shard.id, %gid,
+                "a transaction that was decided is not prepared here: it was committed before its session heard of it, \
+                 or is lost, if the server has been restored or replaced by one that had not received it"
+            );
+        }
+        if !ended.is_empty() {
+            let all = Arc::clone(self);
+            let shard = [shard_id.clone()];
+            // The file's lock may be held by somebody who waits for the disk.
+            tokio::task::spawn_blocking(move || ended.iter().for_each(|gid| all.log.committed(gid, &shard))).await?;
         }
         failed.error.map_or(Ok(()), Err)
     }

@@ -11,7 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::course::Verdict;
 use super::talk::Said;
 use super::{Leg, Session, Split, errors, said};
-use crate::session::errors::server_gone;
+use crate::session::errors::{internal, server_gone};
 use crate::twophase::Decided;
 
 /// Bytes read at once: servers say little in a COPY.
@@ -123,7 +123,12 @@ impl Split {
             && let Poll::Ready(decided) = Pin::new(deciding).poll(cx)
         {
             self.deciding = None;
-            let lost = |error: tokio::task::JoinError| Ok(Decided::InDoubt(std::io::Error::other(error)));
+            let in_doubt = self.claim.is_some();
+            let lost = |error: tokio::task::JoinError| match in_doubt {
+                true => Ok(Decided::InDoubt(std::io::Error::other(error))),
+                // Nothing but registering was left to it.
+                false => Err(internal(&error.to_string())),
+            };
             events.push(Event::Decided(decided.unwrap_or_else(lost)));
         }
         if let Some(patience) = &mut self.patience

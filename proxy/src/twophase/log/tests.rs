@@ -42,11 +42,28 @@ fn what_cannot_be_brought_to_either_answer_is_left_until_the_file_is_read_again(
     let (_dir, path) = written();
     let log = CommitLog::open(&path, "second").unwrap();
     // Neither written nor cut.
-    log.state.lock().file = File::open(&path).unwrap();
+    log.written.lock().file = File::open(&path).unwrap();
     assert!(matches!(log.decide("three", &shards(&["east", "west"])), Decided::InDoubt(_)));
     assert_eq!(log.verdict("three"), Verdict::Leave);
     drop(log);
     assert_eq!(CommitLog::open(&path, "second").unwrap().verdict("three"), Verdict::RollBack);
+}
+
+#[test]
+fn nobody_waits_for_the_disk_to_ask_what_is_known() {
+    let (_dir, path) = written();
+    let log = CommitLog::open(&path, "second").unwrap();
+    let disk = log.written.lock();
+    std::thread::scope(|scope| {
+        let deciding = scope.spawn(|| decide(&log, "three"));
+        assert_eq!((log.verdict("two"), log.verdict("one")), (Verdict::Commit, Verdict::RollBack));
+        assert_eq!(log.open_transactions().len(), 1);
+        assert!(!deciding.is_finished());
+        drop(disk);
+        deciding.join().unwrap();
+    });
+    assert_eq!(log.verdict("three"), Verdict::Commit);
+    assert!(log.known.lock().doubtful.is_empty());
 }
 
 #[test]
