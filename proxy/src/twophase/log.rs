@@ -2,7 +2,8 @@
 //!
 //! A file of lines beside the patient directory: a checksum, then JSON. `commit` names a transaction and the shards that
 //! have prepared it; `done` says that all of them have committed it. What stands there without its `done` is to be
-//! committed wherever it is found prepared; what does not stand there was never decided, and is rolled back. It is a
+//! committed wherever it is found prepared; what does not stand there was never decided, and is rolled back. A `done` is
+//! synced before the next `commit` is written, no sooner: so only the end of the file may be torn. It is a
 //! file of its own since the audit log may be rotated and carried away, and since most lines are of no use a moment
 //! later: when it has grown, a new one with what is open takes its place.
 //!
@@ -44,6 +45,16 @@ struct Written {
     renew_at: u64,
     /// Which file bears the name is not on disk yet.
     unnamed: bool,
+    ends: Ends,
+}
+
+/// Whether the `done` lines are on disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ends {
+    Synced,
+    Written,
+    /// A sync has failed: the next may say that all is well though it is not.
+    Lost,
 }
 
 #[derive(Debug, Default)]
@@ -92,7 +103,7 @@ impl CommitLog {
         file.set_len(end)?;
         file.sync_all()?;
         sync_name(path).context("its folder cannot be synced")?;
-        let written = Written { file, end, renew_at: end + RENEW_AFTER, unnamed: false };
+        let written = Written { file, end, renew_at: end + RENEW_AFTER, unnamed: false, ends: Ends::Synced };
         let known = Known { open: read.open, ..Known::default() };
         Ok(Self { path: path.to_owned(), name, written: Mutex::new(written), known: Mutex::new(known) })
     }
@@ -105,6 +116,9 @@ impl CommitLog {
     /// Decides that a transaction which all these shards have prepared is committed. Blocks until that is on disk.
     pub(super) fn decide(&self, gid: &str, shards: &[String]) -> Decided {
         let written = &mut *self.written.lock();
+        if let Err(error) = self.sync_ends(written) {
+            return Decided::Not(error);
+        }
         // Stays so if this thread does not come to an end.
         self.known.lock().doubtful.insert(gid.to_owned());
         let decided = self.write_decision(written, gid, shards);
@@ -156,12 +170,27 @@ impl CommitLog {
             false => encode(&Line::Done(gid.to_owned())).and_then(|line| {
                 written.file.write_all_at(&line, written.end)?;
                 written.end += line.len() as u64;
+                if written.ends == Ends::Synced {
+                    written.ends = Ends::Written;
+                }
                 Ok(())
             }),
         };
         if let Err(error) = noted {
             tracing::warn!(path = %self.path.display(), %error, "the end of a transaction could not be noted");
             written.renew_at = written.end + RENEW_AFTER;
+        }
+    }
+
+    /// No decision stands behind lines that a loss of power may leave a hole of: a hole with lines behind it is damage.
+    fn sync_ends(&self, written: &mut Written) -> io::Result<()> {
+        if written.ends == Ends::Written {
+            written.ends = if written.file.sync_data().is_ok() { Ends::Synced } else { Ends::Lost };
+        }
+        match written.ends {
+            Ends::Lost if self.known.lock().doubtful.is_empty() => self.renew(written),
+            Ends::Lost => Err(io::Error::other("its last lines are lost, and a restart must read the others")),
+            _ => Ok(()),
         }
     }
 
@@ -183,6 +212,7 @@ impl CommitLog {
         written.end = bytes.len() as u64;
         written.renew_at = written.end + RENEW_AFTER;
         written.unnamed = true;
+        written.ends = Ends::Synced;
         self.name_file(written)
     }
 
@@ -256,7 +286,14 @@ fn read(bytes: &[u8]) -> anyhow::Result<Found> {
         let Some(whole) = line.strip_suffix(b"\n").and_then(decode) else {
             let behind = &bytes[usize::try_from(found.end)? + line.len()..];
             if behind.iter().any(|byte| *byte != 0) {
-                bail!("damaged at byte {}, with lines behind it; restore it from a backup", found.end);
+                bail!(
+                    "damaged at byte {}, with lines behind it. No older copy of it may take its place, whose decisions \
+                     are others: look into pg_prepared_xacts of all primaries for identifiers with \":{}:\" in them, and \
+                     end each alike on all its shards, by COMMIT PREPARED where a \"commit\" line of this file names it \
+                     or the data shows that a shard has committed it; then move the file away",
+                    found.end,
+                    found.name.as_deref().unwrap_or_default()
+                );
             }
             break;
         };

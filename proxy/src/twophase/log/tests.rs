@@ -100,12 +100,36 @@ fn a_damaged_line_in_the_middle_is_no_torn_end() {
     let mut damaged = bytes.clone();
     damaged[middle] ^= 1;
     std::fs::write(&path, &damaged).unwrap();
-    assert!(CommitLog::open(&path, "first").unwrap_err().to_string().contains("damaged at byte"));
+    let said = CommitLog::open(&path, "first").unwrap_err().to_string();
+    assert!(said.contains("damaged at byte") && said.contains("identifiers with \":first:\""), "{said}");
     std::fs::write(&path, "something else\n".repeat(40)).unwrap();
     assert!(CommitLog::open(&path, "first").is_err());
     // As a loss of power may leave it.
     std::fs::write(&path, [&bytes[..], &[0; 100]].concat()).unwrap();
     assert_eq!(CommitLog::open(&path, "first").unwrap().open_transactions().len(), 1);
+}
+
+#[test]
+fn ends_are_on_disk_before_a_decision_stands_behind_them() {
+    let (_dir, path) = written();
+    let log = CommitLog::open(&path, "second").unwrap();
+    let ends = || log.written.lock().ends;
+    log.committed("two", &shards(&["east", "west"]));
+    assert_eq!(ends(), Ends::Written);
+    decide(&log, "three");
+    assert_eq!(ends(), Ends::Synced);
+    // What could not be synced is written anew; where that cannot be, nothing is decided.
+    log.written.lock().ends = Ends::Lost;
+    let length = || std::fs::metadata(&path).unwrap().len();
+    let long = length();
+    decide(&log, "four");
+    assert!(ends() == Ends::Synced && length() < long);
+    log.written.lock().ends = Ends::Lost;
+    log.known.lock().doubtful.insert("five".to_owned());
+    assert!(matches!(log.decide("six", &shards(&["east", "west"])), Decided::Not(_)));
+    drop(log);
+    let open = CommitLog::open(&path, "second").unwrap().open_transactions();
+    assert_eq!(open.into_keys().collect::<Vec<_>>(), ["four", "three"]);
 }
 
 #[test]
