@@ -64,10 +64,10 @@ impl Session {
         if let Some(leg) = split.cancelled.take() {
             split.legs[leg].cancel = self.handle.detach();
         }
-        let (new, claim) = (split.new.take(), split.claim.clone());
+        let (new, claim) = (std::mem::take(&mut split.new), split.claim.clone());
         let several = split.legs.len() > 1;
         split.deciding = Some(tokio::task::spawn_blocking(move || {
-            state.patients.register(&new).map_err(|error| errors::registration(&error))?;
+            new.register(|batch| state.patients.register(batch)).map_err(|error| errors::registration(&error))?;
             match claim {
                 Some(claim) => Ok(claim.decide()),
                 None if several => Err(internal("a COPY over several shards has no identifier")),

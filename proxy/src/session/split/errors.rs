@@ -5,7 +5,7 @@ use pgward_wire::tag::backend as tag;
 use pgward_wire::{PgError, backend, frame};
 
 use super::talk::{Asked, BEGIN};
-use super::{Leg, Split, said};
+use super::{Leg, Split, patients, said};
 use crate::directory::RegisterError;
 
 impl Split {
@@ -48,6 +48,12 @@ pub(super) fn registration(error: &RegisterError) -> PgError {
     PgError::error(code, "a patient of this COPY cannot be registered in the directory")
         .with_detail(error.to_string())
         .with_hint(format!("{hint} Nothing of this COPY stays."))
+}
+
+pub(super) fn too_many_new() -> PgError {
+    PgError::error("54000", format!("a COPY cannot register more than {} patients", patients::MAX))
+        .with_detail("PgWard holds new patients until all of the COPY is stored, and registers them then.")
+        .with_hint("Send the rows as several COPYs. Nothing of this COPY stays.")
 }
 
 /// A server that does not know prepared transactions: its max_prepared_transactions is zero.

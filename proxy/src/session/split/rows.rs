@@ -59,6 +59,11 @@ impl Session {
             decision.register.drain(..).for_each(|(key, region)| split.new.add(key, region));
             decisions.push((decision, note_of(&note, &mentions)));
         }
+        if split.new.too_many() {
+            let error = super::errors::too_many_new();
+            self.end_split(&error);
+            return Step::Done;
+        }
         split.waiting = Some(Waiting { bytes, pieces: rows.pieces, shards });
         let complete = decisions.iter().all(|(decision, _)| split.leg_of(decision.target.shard).is_some());
         self.pending = Some(self.pending_rows(decisions, &fingerprint, started));
