@@ -357,7 +357,10 @@ impl Session {
         // What waits for a disk can be cancelled, unless something else runs on the server, or more than this hangs on it.
         // The wait for the write of a turn's records ends at once, and its server is not to be given up for it.
         let waits_for_disk = !self.receipts.is_empty() && self.state.config.audit.policy == AuditPolicy::Synced;
-        let nothing_runs = self.attached.as_ref().is_some_and(|attached| attached.ready.is_some());
+        let nothing_runs = match &self.split {
+            Some(split) => split.is_unheard(),
+            None => self.attached.as_ref().is_some_and(|attached| attached.ready.is_some()),
+        };
         if waits_for_disk && nothing_runs && !self.keeps_server() {
             self.handle.waiting.begin();
         }

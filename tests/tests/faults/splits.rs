@@ -332,6 +332,26 @@ fn is_refusal(error: Error) -> bool {
         && error.hint().is_some_and(|hint| hint.contains("max_prepared_transactions"))
 }
 
+/// A cancel that comes while the first server is brought to the session's settings: the COPY is not told to it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cancel_before_the_first_server_has_heard_is_not_lost() {
+    let tune = |layout: &mut Layout| layout.health = "interval = \"1h\"\n".to_owned();
+    let pgward = start(Options { shards: 2, replicas: 0, patients: 40, tune }).await;
+    let row = format!("{}\tunheard\tRash\tmild\n", pgward.patient("us-west", 3).id);
+    // Leaves a server with other settings.
+    assert_eq!(copy(&pgward.app().await, row.clone()).await.unwrap(), 1);
+    let client = pgward.app().await;
+    client.batch_execute("SET application_name = 'unheard'").await.unwrap();
+    let token = client.cancel_token();
+    pgward.node(WEST).pause();
+    let copying = tokio::spawn(async move { copy(&client, row).await });
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    token.cancel_query(tokio_postgres::NoTls).await.unwrap();
+    pgward.node(WEST).resume();
+    assert_eq!(code(&in_time("the COPY", copying).await.unwrap()), "57014");
+    assert_eq!(count(&pgward, WEST, "unheard").await, "1");
+}
+
 /// Each holds a server that the other waits for: the waits end, and with them what was held.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_that_wait_for_each_others_servers_do_not_for_ever() {

@@ -44,27 +44,33 @@ impl Session {
         let node = Arc::clone(&self.state.fleet.shard(at.0)[at.1]);
         loop {
             self.handle.waiting.begin();
-            let acquired = self.acquire(&node, pool, class).await;
-            let cancelled = self.handle.waiting.end();
-            let mut lease = match acquired {
-                Some(Ok(lease)) if !cancelled => lease,
-                Some(Ok(_)) | None => return Err(errors::cancelled()),
-                Some(Err(AcquireError::Connect(error))) => {
-                    return Err(errors::cannot_connect(node.id.as_str(), &error.to_string()));
-                }
-                Some(Err(error)) => return Err(errors::acquire(&error, node.id.as_str(), pool, class)),
-            };
-            // In a round trip of their own where they differ: behind BEGIN they would end with the transaction.
-            match self.bring_to_settings(&mut lease, &node, at, true).await {
-                Ok(()) => {
-                    lease.memory.unnamed = None;
-                    return Ok((node, lease));
-                }
+            let taken = self.take_leg(&node, at, pool, class).await;
+            // This one has not been told the COPY, so that its cancel would hit nothing.
+            if self.handle.waiting.end() {
+                return Err(errors::cancelled());
+            }
+            match taken {
+                Ok(lease) => return Ok((node, lease)),
                 // It is closed by now. The next one stands where this one stood.
                 Err(Setup::Stopped) => {}
                 Err(Setup::Refused(error) | Setup::Lost(error)) => return Err(error),
             }
         }
+    }
+
+    async fn take_leg(&mut self, node: &Arc<Node>, at: At, pool: PoolKind, class: Class) -> Result<Lease, Setup> {
+        let mut lease = match self.acquire(node, pool, class).await {
+            Some(Ok(lease)) => lease,
+            None => return Err(Setup::Refused(errors::cancelled())),
+            Some(Err(AcquireError::Connect(error))) => {
+                return Err(Setup::Lost(errors::cannot_connect(node.id.as_str(), &error.to_string())));
+            }
+            Some(Err(error)) => return Err(Setup::Refused(errors::acquire(&error, node.id.as_str(), pool, class))),
+        };
+        // In a round trip of their own where they differ: behind BEGIN they would end with the transaction.
+        self.bring_to_settings(&mut lease, node, at, true).await?;
+        lease.memory.unnamed = None;
+        Ok(lease)
     }
 
     /// The server is told the COPY.

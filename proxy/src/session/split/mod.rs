@@ -145,6 +145,11 @@ impl Session {
 }
 
 impl Split {
+    /// No server has been told of it yet, all of which waits for the first rows.
+    pub(super) fn is_unheard(&self) -> bool {
+        self.legs.iter().all(|leg| leg.fresh)
+    }
+
     fn leg_of(&self, shard: usize) -> Option<usize> {
         self.legs.iter().position(|leg| leg.shard == shard)
     }
