@@ -22,6 +22,7 @@ pub mod placement;
 pub mod refusal;
 #[cfg(test)]
 mod sample;
+pub mod sql_prepared;
 pub mod statement;
 mod template;
 mod values;

@@ -165,8 +165,11 @@ pub enum Action {
         /// ALL
         all: bool,
     },
-    /// SQL-level `PREPARE name AS …`.
+    /// SQL-level `PREPARE name AS …`, of a statement that the server can keep.
     Prepare(Arc<str>),
+    /// The same of a statement on patient tables. It has a refusal of its own, as wherever only a server could keep it;
+    /// alone in a Query, its session keeps it as it keeps the protocol's prepared statements.
+    PreparePatients(Arc<str>),
     /// SQL-level `EXECUTE name`.
     Execute(Arc<str>),
     /// SQL-level `DEALLOCATE name` (`None`: ALL).

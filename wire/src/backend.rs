@@ -18,6 +18,8 @@ use crate::tag::backend as tag;
 
 /// ParseComplete, whole.
 pub const PARSE_COMPLETE: &[u8] = b"1\0\0\0\x04";
+/// CommandComplete of a PREPARE, whole.
+pub const PREPARED: &[u8] = b"C\0\0\0\x0cPREPARE\0";
 /// BindComplete, whole.
 pub const BIND_COMPLETE: &[u8] = b"2\0\0\0\x04";
 /// CloseComplete, whole.

@@ -273,6 +273,19 @@ pub fn put_describe_statement(out: &mut BytesMut, name: &[u8]) {
     put_object(out, tag::DESCRIBE, b'S', name);
 }
 
+/// Appends a Describe of a portal.
+pub fn put_describe_portal(out: &mut BytesMut, name: &[u8]) {
+    put_object(out, tag::DESCRIBE, b'P', name);
+}
+
+/// Appends an Execute of a portal, for all of its rows.
+pub fn put_execute(out: &mut BytesMut, portal: &[u8]) {
+    put_with(out, tag::EXECUTE, |out| {
+        put_string(out, portal);
+        out.put_i32(0);
+    });
+}
+
 /// Appends a Close of a statement.
 pub fn put_close_statement(out: &mut BytesMut, name: &[u8]) {
     put_object(out, tag::CLOSE, b'S', name);

@@ -1,5 +1,6 @@
 //! Says ops to a server: names as this server knows them, what it lacks sent ahead, and what answers are to come.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
@@ -7,7 +8,7 @@ use pgward_pools::ServerMemory;
 use pgward_wire::{backend, frontend};
 
 use super::prepared::{Prepared, ServerName};
-use super::work::{Answer, Effect, Expect, Op, Work};
+use super::work::{Answer, Effect, Effects, Expect, Op, Work};
 
 /// A statement name that no server has: a Bind of it fails, and with it the transaction that a refused statement
 /// stands in.
@@ -48,6 +49,11 @@ fn emit_one(work: &mut Work, memory: &mut ServerMemory, op: &Op, to_client: &mut
             work.expects.push_back(Expect::CopyRows { simple: *simple, error: None });
         }
         Op::Parse { statement, name } => parse(work, memory, statement, name, to_client, hold),
+        Op::Prepare { statement, .. } if memory.has_prepared(statement.id) && is_due(work, hold) => {
+            fake(work, Bytes::from_static(backend::PREPARED), to_client, hold);
+        }
+        Op::Prepare { statement, name, before } => sql_prepare(work, memory, statement, name, *before),
+        Op::Call { statement, body, effects } => call(work, memory, statement, body, effects),
         Op::Bind { statement, named, body } => {
             let server_name = prepare(work, memory, statement, *named);
             let name = server_name.as_ref().map_or(&b""[..], ServerName::as_bytes);
@@ -159,6 +165,30 @@ fn parse(
         frontend::put_parse(&mut work.to_server, server_name.as_bytes(), &statement.text, &statement.types);
     }
     work.expects.push_back(Expect::Parse { id: statement.id, name: name.clone() });
+}
+
+/// PREPARE: a Parse, unless the server has the statement already.
+fn sql_prepare(work: &mut Work, memory: &mut ServerMemory, statement: &Prepared, name: &[u8], before: usize) {
+    if memory.has_prepared(statement.id) {
+        return work.expects.push_back(Expect::FakePrepare { id: statement.id, name: name.into() });
+    }
+    note_prepared(work, memory, statement.id);
+    frontend::put_parse(&mut work.to_server, statement.server_name().as_bytes(), &statement.text, &statement.types);
+    work.expects.push_back(Expect::Prepare { id: statement.id, name: name.into(), before });
+}
+
+/// EXECUTE: all of it but the Sync.
+fn call(work: &mut Work, memory: &mut ServerMemory, statement: &Prepared, body: &Range<usize>, effects: &Effects) {
+    let name = prepare(work, memory, statement, true);
+    let name = name.as_ref().map_or(&b""[..], ServerName::as_bytes);
+    frontend::put_bind_renamed(&mut work.to_server, &work.arena[body.clone()], name);
+    frontend::put_describe_portal(&mut work.to_server, b"");
+    frontend::put_execute(&mut work.to_server, b"");
+    work.expects.extend([
+        Expect::SilentBind { id: statement.id },
+        Expect::Columns,
+        Expect::Execute { effects: effects.clone() },
+    ]);
 }
 
 /// Sees to it that the server has the statement, with a Parse sent ahead if it does not. Returns its name there,

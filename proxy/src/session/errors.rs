@@ -145,6 +145,28 @@ pub(super) fn no_prepared_statement(name: &str) -> PgError {
     PgError::error("26000", format!("prepared statement \"{name}\" does not exist"))
 }
 
+/// As PostgreSQL's EvaluateParams.
+pub(super) fn wrong_argument_count(name: &str, given: usize, wanted: usize) -> PgError {
+    PgError::error("42601", format!("wrong number of parameters for prepared statement \"{name}\""))
+        .with_detail(format!("Expected {wanted} parameters but got {given}."))
+}
+
+pub(super) fn execute_not_alone(name: &str) -> PgError {
+    let message = format!("prepared statement \"{name}\" can be executed by an EXECUTE of its own only");
+    PgError::error("0A000", message)
+        .with_hint("Send EXECUTE as the only statement of a simple Query, or bind the statement by the protocol.")
+}
+
+pub(super) fn not_for_execute(name: &str) -> PgError {
+    PgError::error("0A000", format!("prepared statement \"{name}\" is none that SQL can prepare or execute here"))
+        .with_hint("Use the protocol's Parse, Bind and Execute, or send the statement by itself.")
+}
+
+pub(super) fn prepared_behind_no_sync() -> PgError {
+    PgError::error("0A000", "PREPARE and EXECUTE cannot stand behind messages of the extended protocol without a Sync")
+        .with_hint("Send a Sync first.")
+}
+
 pub(super) fn unknown_prepared(name: &[u8]) -> PgError {
     match name {
         b"" => PgError::error("26000", "unnamed prepared statement does not exist"),

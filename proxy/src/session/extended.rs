@@ -17,9 +17,9 @@ use super::work::{Answer, Op};
 use super::{Fatal, Need, Session, Step, Tx, errors};
 
 /// A Bind's values, with the types that its Parse declared.
-struct Values<'a> {
-    bind: &'a Bind<'a>,
-    types: &'a [u32],
+pub(super) struct Values<'a> {
+    pub(super) bind: &'a Bind<'a>,
+    pub(super) types: &'a [u32],
 }
 
 impl Params for Values<'_> {
@@ -93,9 +93,14 @@ impl Session {
     /// Only what ends a failed transaction is parsed in one. What no value can make acceptable is refused before a server
     /// sees it; but a patient table without a patient may be described, since drivers ask so for the types of its columns
     /// (asyncpg before a binary COPY), and is refused when it is to run.
-    fn check_parse(&self, analysed: &Analysed) -> Result<(), PgError> {
+    pub(super) fn check_parse(&self, analysed: &Analysed) -> Result<(), PgError> {
         let Some(statement) = analysed.shape.statements.first() else { return Ok(()) };
         self.check_in_failed(&statement.action)?;
+        if let Action::Execute(name) = &statement.action
+            && self.prepared.get(name.as_bytes()).is_some()
+        {
+            return Err(errors::execute_not_alone(name));
+        }
         let refusal = statement.own_refusal().filter(|refusal| refusal.kind != RefusalKind::NoPatient);
         let Some(refusal) = refusal else { return Ok(()) };
         let (fingerprint, reads_only) = (&*analysed.shape.fingerprint, statement.reads_only);
@@ -504,7 +509,7 @@ fn is_last(mut behind: &[u8]) -> bool {
 }
 
 /// The action of a prepared statement; `None` for an empty one.
-fn first_action(statement: &Prepared) -> Option<&Action> {
+pub(super) fn first_action(statement: &Prepared) -> Option<&Action> {
     statement.analysed.shape.statements.first().map(|statement| &statement.action)
 }
 

@@ -115,9 +115,16 @@ impl Session {
         }
     }
 
-    /// Whether an EXECUTE has something to execute.
+    /// Whether a PREPARE has a name to give, and an EXECUTE something to execute. The session's own statements are
+    /// executed before this is asked, where they can be.
     pub(super) fn check_prepared(&self, action: &Action) -> Result<(), PgError> {
         match action {
+            Action::Prepare(name) if self.prepared.get(name.as_bytes()).is_some() => {
+                Err(errors::duplicate_prepared(name.as_bytes()))
+            }
+            Action::Execute(name) if self.prepared.get(name.as_bytes()).is_some() => {
+                Err(errors::execute_not_alone(name))
+            }
             Action::Execute(name) if self.pinned.is_none() => Err(errors::no_prepared_statement(name)),
             _ => Ok(()),
         }

@@ -28,6 +28,7 @@ mod route;
 mod settings;
 mod simple;
 mod split;
+mod sql_prepared;
 mod work;
 
 use std::net::SocketAddr;
@@ -124,6 +125,8 @@ pub(crate) struct Session {
     pinned: Option<&'static str>,
     /// The decision for the statement that waits for a server.
     pending: Option<Box<Pending>>,
+    /// The frame at hand is a PREPARE, whose statement has its name and waits for a server.
+    preparing: bool,
     /// The decision that the segment under way was sent by, while another node could still answer it.
     sent: Option<Box<Pending>>,
     /// Why the frame at hand got no server.
@@ -321,6 +324,7 @@ impl Session {
             split: None,
             pinned: None,
             pending: None,
+            preparing: false,
             sent: None,
             denied: None,
             early_sync: false,

@@ -433,7 +433,9 @@ fn leaves_of(analysed: &Analysed, n: usize) -> Leaves {
         | Action::TwoPhase => Leaves::Perhaps,
         Action::Set(setting) if setting.local => Leaves::Nothing,
         Action::Set(_) | Action::Reset(_) => Leaves::State("SET"),
-        Action::Prepare(_) | Action::Execute(_) | Action::Deallocate(_) => Leaves::State("SQL-level PREPARE"),
+        Action::Prepare(_) | Action::PreparePatients(_) | Action::Execute(_) | Action::Deallocate(_) => {
+            Leaves::State("SQL-level PREPARE")
+        }
         Action::Listen => Leaves::State("LISTEN"),
         Action::Declare { hold: true, .. } => Leaves::State("cursor WITH HOLD"),
         Action::Discard { .. } => Leaves::State("DISCARD"),

@@ -230,13 +230,23 @@ impl Ear<'_> {
                 self.doubt();
                 Ok(self.suspended())
             }
+            tag::PARSE_COMPLETE if matches!(self.work.expects.front(), Some(Expect::Prepare { .. })) => {
+                self.work.expects.pop_front();
+                Ok(Verdict::Replace(Bytes::from_static(backend::PREPARED)))
+            }
             tag::PARSE_COMPLETE => Ok(self.pop_if(|e| matches!(e, Expect::Parse { .. } | Expect::SilentParse { .. }))),
-            tag::BIND_COMPLETE => Ok(self.pop_if(|expect| matches!(expect, Expect::Bind { .. }))),
+            tag::BIND_COMPLETE => {
+                Ok(self.pop_if(|expect| matches!(expect, Expect::Bind { .. } | Expect::SilentBind { .. })))
+            }
             tag::CLOSE_COMPLETE => {
                 Ok(self.pop_if(|expect| matches!(expect, Expect::Close | Expect::SilentClose { .. })))
             }
             tag::ROW_DESCRIPTION | tag::NO_DATA => Ok(match self.work.expects.front() {
-                Some(Expect::Describe { .. }) => self.pop_if(|_| true),
+                Some(Expect::Columns) if tag == tag::NO_DATA => {
+                    self.work.expects.pop_front();
+                    Verdict::Drop
+                }
+                Some(Expect::Describe { .. } | Expect::Columns) => self.pop_if(|_| true),
                 _ => self.forward_unless_silent(),
             }),
             tag::FUNCTION_CALL_RESPONSE if matches!(self.work.expects.front(), Some(Expect::FunctionCall)) => {
@@ -259,7 +269,9 @@ impl Ear<'_> {
     fn pop_if(&mut self, sort: impl Fn(&Expect) -> bool) -> Verdict {
         match self.work.expects.front() {
             Some(expect) if sort(expect) => match self.work.expects.pop_front() {
-                Some(Expect::SilentParse { .. } | Expect::SilentClose { .. }) => Verdict::Drop,
+                Some(Expect::SilentParse { .. } | Expect::SilentClose { .. } | Expect::SilentBind { .. }) => {
+                    Verdict::Drop
+                }
                 _ => Verdict::Forward,
             },
             _ => self.forward_unless_silent(),
@@ -397,6 +409,17 @@ impl Ear<'_> {
             // Nothing asked.
             None if self.heard.verbatim => Ok(Verdict::Forward),
             None => Ok(Verdict::Drop),
+            Some(Expect::Prepare { before, .. }) => {
+                let mut moved = BytesMut::new();
+                let before = *before;
+                backend::put_fields_changed(&mut moved, tag::ERROR_RESPONSE, body, |code, text| {
+                    let position: usize = std::str::from_utf8(text).ok().filter(|_| code == b'P')?.parse().ok()?;
+                    Some(position.saturating_add(before).to_string().into_bytes())
+                })?;
+                self.heard.events.push(Event::Failed);
+                self.fail_until_sync();
+                Ok(Verdict::Replace(moved.freeze()))
+            }
             Some(_) => {
                 self.heard.events.push(Event::Failed);
                 Ok(self.fail_until_sync())
@@ -431,7 +454,9 @@ impl Ear<'_> {
         self.work.copy_asked = false;
         for expect in skipped.iter().rev() {
             match expect {
-                Expect::SilentParse { id } | Expect::Parse { id, .. } => self.unprepare(*id),
+                Expect::SilentParse { id } | Expect::Parse { id, .. } | Expect::Prepare { id, .. } => {
+                    self.unprepare(*id)
+                }
                 Expect::SilentClose { id, spoiled: true } => self.memory.spoil(*id),
                 Expect::SilentClose { id, spoiled: false } => self.memory.unclose(*id),
                 _ => {}
@@ -443,7 +468,10 @@ impl Ear<'_> {
     /// A statement does not fit its tables any more: it will be prepared anew, and the segment said anew if nothing of
     /// it was answered, which is what it returns.
     fn repair(&mut self) -> bool {
-        let Some(Expect::Bind { id: failed } | Expect::Describe { id: Some(failed) }) = self.due() else {
+        let Some(
+            Expect::Bind { id: failed } | Expect::SilentBind { id: failed } | Expect::Describe { id: Some(failed) },
+        ) = self.due()
+        else {
             return false;
         };
         let failed = *failed;

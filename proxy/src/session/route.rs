@@ -17,6 +17,7 @@ use pgward_router::{
 use pgward_wire::PgError;
 use smallvec::SmallVec;
 
+use super::sql_prepared::Call;
 use super::work::{Effect, Effects};
 use super::{Session, errors};
 
@@ -39,6 +40,8 @@ pub(super) struct Pending {
     reads_only: bool,
     /// Everything in it reads, and it is its own transaction: another node may answer it as well.
     pub(super) repeatable: bool,
+    /// It is an EXECUTE of what the session has prepared.
+    pub(super) call: Option<Box<Call>>,
 }
 
 /// What was asked by a statement that did not go anywhere, as far as it is known.
@@ -96,6 +99,7 @@ impl Session {
             decided: started,
             reads_only: (0..analysed.shape.statements.len()).all(|n| self.reads_only(analysed, n)),
             repeatable: false,
+            call: None,
         });
         if let Err(refusal) = self.check_role(analysed, pending.effects.as_deref().unwrap_or_default()) {
             self.record_refusal(&refusal, &pending.asked());
@@ -292,6 +296,7 @@ impl Session {
             decided,
             reads_only: false,
             repeatable: false,
+            call: None,
         })
     }
 

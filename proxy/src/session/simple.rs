@@ -17,6 +17,9 @@ use crate::session::settings::Change;
 impl Session {
     pub(super) fn query(&mut self, body: &[u8]) -> Result<Step, Fatal> {
         let sql = frontend::query(body)?;
+        if std::mem::take(&mut self.preparing) {
+            return Ok(self.end_prepare());
+        }
         // A server that only described is not the one that this statement will be decided for.
         if self.describes() {
             return Ok(self.leave_describer());
@@ -26,7 +29,7 @@ impl Session {
             return Ok(Step::Done);
         }
         if let Some(pending) = self.pending.take() {
-            return Ok(self.run_query(sql, pending));
+            return Ok(self.run_decided(sql, pending));
         }
         // What stands before it without a Sync is answered first.
         if self.attached.is_none() && self.waits_for_server() {
@@ -42,6 +45,15 @@ impl Session {
         };
         self.unnamed = None;
         if let [statement] = &analysed.shape.statements[..] {
+            match &statement.action {
+                Action::PreparePatients(name) => return Ok(self.prepare(name, sql)),
+                Action::Execute(name) if statement.own_refusal().is_none() => {
+                    if let Some(kept) = self.prepared.get(name.as_bytes()).cloned() {
+                        return Ok(self.call(name, kept, &analysed, sql));
+                    }
+                }
+                _ => {}
+            }
             if self.is_local(&statement.action) {
                 self.local_query(&statement.action, &analysed, sql);
                 return Ok(Step::Done);
@@ -69,13 +81,13 @@ impl Session {
             return Ok(Step::Done);
         }
         match self.decide(&analysed, sql, &NoParams, Company::Alone) {
-            Ok(pending) if self.attached.is_some() => Ok(self.run_query(sql, pending)),
+            Ok(pending) if self.attached.is_some() => Ok(self.run_decided(sql, pending)),
             Ok(pending) => {
                 self.pending = Some(pending);
                 if self.attach_at_once()
                     && let Some(pending) = self.pending.take()
                 {
-                    return Ok(self.run_query(sql, pending));
+                    return Ok(self.run_decided(sql, pending));
                 }
                 Ok(Step::Attach(Need::Run))
             }
@@ -83,6 +95,14 @@ impl Session {
                 self.refuse(&error, true);
                 Ok(Step::Done)
             }
+        }
+    }
+
+    /// Says what was decided to the server that is attached now.
+    pub(super) fn run_decided(&mut self, sql: &[u8], mut pending: Box<super::route::Pending>) -> Step {
+        match pending.call.take() {
+            Some(call) => self.run_call(*call, pending),
+            None => self.run_query(sql, pending),
         }
     }
 
@@ -113,7 +133,7 @@ impl Session {
                 Action::CopyFrom(copy) if self.must_guard(copy) => return Err(errors::copy_among_several()),
                 Action::Deallocate(_) | Action::Discard { .. } => return Err(errors::forgetting_among_several()),
                 action if self.is_proxys_own(action) => return Err(errors::own_setting_among_several()),
-                Action::Execute(_) if prepares => {}
+                Action::Execute(name) if prepares && self.prepared.get(name.as_bytes()).is_none() => {}
                 action => self.check_prepared(action)?,
             }
         }

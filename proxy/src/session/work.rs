@@ -34,6 +34,12 @@ pub(crate) enum Op {
     Query { text: Range<usize>, effects: Effects },
     /// Parse of a named or the unnamed statement; `name` is the client's.
     Parse { statement: Arc<Prepared>, name: Option<Box<[u8]>> },
+    /// SQL-level PREPARE: a Parse that is answered as the Query that it came as, in which so many characters stand before
+    /// the statement.
+    Prepare { statement: Arc<Prepared>, name: Box<[u8]>, before: usize },
+    /// SQL-level EXECUTE: Bind, Describe and Execute of the unnamed portal, answered as the Query that it came as. The
+    /// Bind's body is in the arena.
+    Call { statement: Arc<Prepared>, body: Range<usize>, effects: Effects },
     /// Bind: body in the arena.
     Bind { statement: Arc<Prepared>, named: bool, body: Range<usize> },
     /// Describe of a statement.
@@ -77,6 +83,7 @@ impl Op {
     pub(crate) fn into_skipped(self) -> Option<Skipped> {
         match self {
             Self::Parse { statement, name } => Some(Skipped::Parse { name, id: statement.id }),
+            Self::Prepare { statement, name, .. } => Some(Skipped::Parse { name: Some(name), id: statement.id }),
             Self::CloseStatement { name, statement, .. } => Some(Skipped::Close { name, statement }),
             _ => None,
         }
@@ -159,6 +166,15 @@ pub(crate) enum Expect {
     Query { effects: Effects, done: usize },
     /// ParseComplete of the client's Parse.
     Parse { id: u64, name: Option<Box<[u8]>> },
+    /// ParseComplete of a PREPARE, which is told as its CommandComplete; or an error, whose position is that in the text
+    /// behind so many characters.
+    Prepare { id: u64, name: Box<[u8]>, before: usize },
+    /// CommandComplete made by the proxy for a PREPARE of what the server has already.
+    FakePrepare { id: u64, name: Box<[u8]> },
+    /// BindComplete, of a portal of this statement, for an EXECUTE; swallowed.
+    SilentBind { id: u64 },
+    /// RowDescription, or NoData, which is swallowed.
+    Columns,
     /// BindComplete, of a portal of this statement.
     Bind { id: u64 },
     /// RowDescription or NoData (a ParameterDescription before it); of this statement, or of a portal.
@@ -183,7 +199,7 @@ pub(crate) enum Expect {
 impl Expect {
     /// Made by the proxy.
     pub(crate) fn is_fake(&self) -> bool {
-        matches!(self, Self::Fake(_) | Self::FakeParse { .. } | Self::FakeClose { .. })
+        matches!(self, Self::Fake(_) | Self::FakeParse { .. } | Self::FakePrepare { .. } | Self::FakeClose { .. })
     }
 
     /// What is undone of the client's names when this is not answered.
@@ -191,6 +207,9 @@ impl Expect {
         match self {
             Self::Parse { id, name } | Self::FakeParse { id, name } => {
                 Some(Skipped::Parse { name: name.clone(), id: *id })
+            }
+            Self::Prepare { id, name, .. } | Self::FakePrepare { id, name } => {
+                Some(Skipped::Parse { name: Some(name.clone()), id: *id })
             }
             Self::FakeClose { name, statement, .. } => {
                 Some(Skipped::Close { name: name.clone(), statement: Arc::clone(statement) })
@@ -301,6 +320,7 @@ impl Work {
         Some(match self.expects.pop_front()? {
             Expect::Fake(bytes) => bytes,
             Expect::FakeClose { reply, .. } => Bytes::from_static(reply),
+            Expect::FakePrepare { .. } => Bytes::from_static(backend::PREPARED),
             _ => Bytes::from_static(backend::PARSE_COMPLETE),
         })
     }

@@ -164,7 +164,7 @@ fn strip_casts(mut node: Node<'_>) -> Option<(Node<'_>, Vec<u32>)> {
 }
 
 /// OID of a type that a key may have; a length (`varchar(3)`) cuts values, so it is none of them.
-pub(super) fn type_oid(name: &TypeName) -> Option<u32> {
+pub(crate) fn type_oid(name: &TypeName) -> Option<u32> {
     if name.setof || name.pct_type || !name.typmods().is_empty() {
         return None;
     }

@@ -29,8 +29,8 @@ mod walk;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use pg_raw_parse::Node;
 use pg_raw_parse::nodes::RawStmt;
+use pg_raw_parse::{Node, ParseResult};
 use pgward_config::TableKind;
 use smallvec::SmallVec;
 
@@ -39,14 +39,13 @@ use crate::lexer::{Cut, Literals, lex};
 use crate::refusal::{Refusal, RefusalKind};
 use crate::statement::{Action, Literal, Shape, Statement};
 
+pub(crate) use constants::type_oid;
 pub(crate) use tables::Tables;
 use walk::Walk;
 
 /// Parses and analyses a text.
 pub(crate) fn shape(tables: &Tables, sql: &[u8], literals: &[Literal], params: u16) -> Result<Shape, Refusal> {
-    let text = std::str::from_utf8(sql)
-        .map_err(|_| Refusal::new(RefusalKind::Encoding, "invalid byte sequence for encoding \"UTF8\""))?;
-    let tree = pg_raw_parse::parse(text).map_err(|error| syntax::refusal(text, syntax::error_message(&error)))?;
+    let tree = parse(sql)?;
     let statements = tree
         .iter()
         .map(|raw| {
@@ -56,6 +55,13 @@ pub(crate) fn shape(tables: &Tables, sql: &[u8], literals: &[Literal], params: u
         })
         .collect();
     Ok(Shape { fingerprint: fingerprint(sql).into(), statements, params })
+}
+
+/// The tree of a text.
+pub(crate) fn parse(sql: &[u8]) -> Result<ParseResult, Refusal> {
+    let text = std::str::from_utf8(sql)
+        .map_err(|_| Refusal::new(RefusalKind::Encoding, "invalid byte sequence for encoding \"UTF8\""))?;
+    pg_raw_parse::parse(text).map_err(|error| syntax::refusal(text, syntax::error_message(&error)))
 }
 
 fn statement(tables: &Tables, sql: &[u8], literals: &[Literal], raw: &RawStmt) -> Statement {
@@ -88,7 +94,10 @@ fn statement(tables: &Tables, sql: &[u8], literals: &[Literal], raw: &RawStmt) -
         Action::Run | Action::CopyTo | Action::Declare { hold: false, .. } if walk.pins => Action::Pins,
         action => action,
     };
-    let stays = matches!(action, Action::Pins | Action::Prepare(_) | Action::Execute(_) | Action::Declare { .. });
+    let stays = matches!(
+        action,
+        Action::Pins | Action::Prepare(_) | Action::PreparePatients(_) | Action::Execute(_) | Action::Declare { .. }
+    );
     if walk.pins && !stays {
         walk.refuse(
             Refusal::new(RefusalKind::Unsupported, "a lock of the session cannot be taken in this statement")

@@ -108,6 +108,7 @@ fn show_action(analyser: &Analyser, analysed: &Analysed, number: usize, sql: &st
         Action::Show(name) => format!("show {name}"),
         Action::Discard { all } => yes("discard", "-all", *all),
         Action::Prepare(name) => format!("prepare {name}"),
+        Action::PreparePatients(name) => format!("prepare-patients {name}"),
         Action::Execute(name) => format!("execute {name}"),
         Action::Deallocate(name) => named("deallocate", name),
         Action::CopyFrom(copy) => {

@@ -59,6 +59,11 @@ impl<'t> Walk<'t> {
                 Action::Execute(execute.name().unwrap_or_default().into())
             }
             Node::CopyStmt(copy) => self.copy(copy),
+            Node::CreateTableAsStmt(create) if let Node::ExecuteStmt(execute) = create.query() => {
+                self.writes = true;
+                self.define(node);
+                Action::Execute(execute.name().unwrap_or_default().into())
+            }
             other => {
                 self.writes = true;
                 self.define(other);
@@ -94,16 +99,21 @@ impl<'t> Walk<'t> {
 
     /// What PREPARE prepares runs later, with values that its EXECUTE brings.
     fn prepare(&mut self, prepare: &'t PrepareStmt) -> Action {
+        self.own_name(prepare.name());
         self.query(prepare.query(), None, None, 1);
         self.writes = true;
-        if self.uses.iter().any(|table| table.kind == TableKind::Patient) {
-            self.refuse(
-                Refusal::new(RefusalKind::Unsupported, "PREPARE of a statement on patient tables is not supported")
-                    .hint("Use the protocol's prepared statements (Parse and Bind), as drivers do."),
-            );
+        let name = prepare.name().unwrap_or_default().into();
+        if self.refusal.is_some() || self.uses.iter().all(|table| table.kind != TableKind::Patient) {
+            return Action::Prepare(name);
         }
-        self.own_name(prepare.name());
-        Action::Prepare(prepare.name().unwrap_or_default().into())
+        self.refuse(
+            Refusal::new(
+                RefusalKind::Unsupported,
+                "PREPARE of a statement on patient tables is supported as the only statement of a simple Query",
+            )
+            .hint("Send it by itself, or use the protocol's prepared statements (Parse and Bind), as drivers do."),
+        );
+        Action::PreparePatients(name)
     }
 
     /// Servers know the protocol's statements under names of the proxy's own, of all clients together: nobody runs them

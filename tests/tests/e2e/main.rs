@@ -21,6 +21,7 @@ mod room;
 mod routing;
 mod sessions;
 mod splitting;
+mod sql_prepared;
 mod transactions;
 
 use pgward_tests::Deployment;

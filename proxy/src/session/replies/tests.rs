@@ -13,6 +13,7 @@ use super::super::work::Op;
 use super::*;
 
 mod ahead;
+mod called;
 mod copy;
 mod extended;
 mod once;
@@ -44,9 +45,11 @@ impl Played {
 
     fn emit(&mut self, hold: Hold) {
         self.statements.extend(self.work.ops.iter().filter_map(|op| match op {
-            Op::Parse { statement, .. } | Op::Bind { statement, .. } | Op::Describe { statement, .. } => {
-                Some(statement.id)
-            }
+            Op::Parse { statement, .. }
+            | Op::Prepare { statement, .. }
+            | Op::Call { statement, .. }
+            | Op::Bind { statement, .. }
+            | Op::Describe { statement, .. } => Some(statement.id),
             _ => None,
         }));
         emit(&mut self.work, &mut self.memory, &mut self.client, hold);

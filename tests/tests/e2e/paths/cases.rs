@@ -39,8 +39,10 @@ pub(super) struct Case {
     pub(super) region: &'static str,
     /// The region of the patient that the statement before it reads, where one comes before it.
     pub(super) before: &'static str,
-    /// What PREPARE of it comes to: an SQLSTATE, or that it is prepared.
+    /// What PREPARE of it comes to where that is neither its own refusal nor that it is prepared: an SQLSTATE.
     pub(super) prepare: Option<&'static str>,
+    /// Its PREPARE keeps a server.
+    pub(super) keeps: bool,
     /// Its values are what it is refused for.
     pub(super) by_value: bool,
 }
@@ -59,8 +61,8 @@ impl Case {
             expect,
             region: "us-east",
             before: "us-east",
-            // Patient tables have no SQL-level PREPARE, whoever's rows these are.
-            prepare: Some(if utility { "42601" } else { "0A000" }),
+            prepare: utility.then_some("42601"),
+            keeps: false,
             by_value: false,
         }
     }
@@ -107,6 +109,7 @@ pub(super) fn routed(pgward: &Deployment) -> Vec<Case> {
     let write = "UPDATE patients SET critical = critical WHERE id = $1 RETURNING NODE";
     let reference = "SELECT NODE FROM icd10_codes WHERE code = 'I10'";
     let case = Case::new;
+    let keeping = |case| Case { keeps: true, ..case };
     let dispatched = |case| Case { listener: "emergency", user: "dispatcher", ..case };
     vec![
         case("a read", Form::Select, read, &east, Read),
@@ -117,9 +120,9 @@ pub(super) fn routed(pgward: &Deployment) -> Vec<Case> {
         case("a lock", Form::Select, "SELECT NODE FROM patients WHERE id = $1 FOR UPDATE", &east, Write),
         dispatched(case("an emergency", Form::Select, read, &east, Emergency)),
         dispatched(case("an emergency's write", Form::Returning, write, &east, Emergency)),
-        Case { prepare: None, ..case("a reference table", Form::Select, reference, "", Read) },
-        Case { prepare: None, ..case("a reference table far away", Form::Select, reference, "", Read) }.far_away(),
-        Case { prepare: None, ..case("no table", Form::Select, "SELECT NODE", "", Read) },
+        keeping(case("a reference table", Form::Select, reference, "", Read)),
+        keeping(case("a reference table far away", Form::Select, reference, "", Read)).far_away(),
+        keeping(case("no table", Form::Select, "SELECT NODE", "", Read)),
     ]
 }
 
@@ -140,30 +143,23 @@ pub(super) fn refused(pgward: &Deployment) -> Vec<Case> {
     };
     let change = "UPDATE icd10_codes SET title = 'x' WHERE code = 'I10' RETURNING NODE";
     let case = |name, form, sql: &str, patient: &str, code| Case::new(name, form, sql, patient, Expect::Refused(code));
-    let prepare = |code, case| Case { prepare: Some(code), ..case };
     let by_value = |case| Case { by_value: true, ..case };
     vec![
         case("no patient", Select, "SELECT NODE FROM patients", "", "PW001"),
         case("no patient's row", Returning, "DELETE FROM encounters RETURNING NODE", "", "PW001"),
         by_value(case("an empty list", Select, "SELECT NODE FROM patients WHERE id = ANY ('{}')", "", "PW001")),
         by_value(case("two regions", Select, &two, &east, "PW002")),
-        prepare("PW003", case("an undeclared table", Select, "SELECT NODE FROM nobody_declared", "", "PW003")),
+        case("an undeclared table", Select, "SELECT NODE FROM nobody_declared", "", "PW003"),
         by_value(case("an unknown patient", Select, read, unknown, "PW004")),
         by_value(case("an unknown patient's write", Returning, write, unknown, "PW004")),
         by_value(case("a foreign origin", Select, read, &east, "PW005")).far_away(),
         by_value(case("a foreign origin's write", Returning, write, &east, "PW005")).far_away(),
         by_value(case("a key that is none", Select, read, "nonsense", "PW007")),
         case("no key", Select, "SELECT NODE FROM patients WHERE id = NULL", "", "PW001"),
-        prepare("PW008", case("a reference table's write", Returning, change, "", "PW008")),
-        prepare(
-            "PW008",
-            case("a new key", Returning, "UPDATE patients SET id = id WHERE id = $1 RETURNING NODE", &east, "PW008"),
-        ),
-        prepare(
-            "PW008",
-            case("SQL from an argument", Select, "SELECT query_to_xml('SELECT 1', true, true, '')", "", "PW008"),
-        ),
-        prepare("PW001", case("planner statistics", Select, "SELECT NODE FROM pg_stats", "", "PW001")),
+        case("a reference table's write", Returning, change, "", "PW008"),
+        case("a new key", Returning, "UPDATE patients SET id = id WHERE id = $1 RETURNING NODE", &east, "PW008"),
+        case("SQL from an argument", Select, "SELECT query_to_xml('SELECT 1', true, true, '')", "", "PW008"),
+        case("planner statistics", Select, "SELECT NODE FROM pg_stats", "", "PW001"),
         case("a file", Utility, "COPY patients TO '/tmp/x'", "", "PW008"),
         case("a dropped table", Utility, "DROP TABLE patients", "", "PW008"),
         case("an emptied table", Utility, "TRUNCATE encounters", "", "PW008"),

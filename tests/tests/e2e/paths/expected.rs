@@ -82,13 +82,7 @@ pub(super) fn expected(case: &Case, path: Path) -> Outcome {
         Path::Cursor => cursor(case),
         Path::Copy if case.form == Form::Utility => outcome("42601 I", "refused 42601"),
         Path::Copy => outcome(&format!("{text} I"), &record),
-        Path::Prepare => match case.prepare {
-            Some(code) => outcome(&format!("{code} I | 26000 I"), &format!("refused {code}")),
-            None => {
-                let primary = format!("{}-patients/primary", case.region);
-                outcome(&format!("PREPARE I | {primary} I"), &format!("write {primary} | write {primary}"))
-            }
-        },
+        Path::Prepare => prepare(case),
         Path::Do => outcome("PW008 I", "refused PW008"),
     }
 }
@@ -104,6 +98,20 @@ fn several(case: &Case) -> Outcome {
     match text.rsplit_once('/') {
         Some((_, node)) if !refused => outcome(&format!("{text} I"), &format!("{} | {record}", before(case, node))),
         _ => outcome(&format!("{text} I"), &record),
+    }
+}
+
+/// On patient tables what is prepared is the session's, and only its execution decides anything.
+fn prepare(case: &Case) -> Outcome {
+    let Answer { text, record, .. } = Answer::new(case, case.expect);
+    match case.prepare {
+        Some(code) => outcome(&format!("{code} I | 26000 I"), &format!("refused {code}")),
+        None if case.is_refused_at_parse() => outcome(&format!("{text} I | 26000 I"), &record),
+        None if case.keeps => {
+            let primary = format!("{}-patients/primary", case.region);
+            outcome(&format!("PREPARE I | {primary} I"), &format!("write {primary} | write {primary}"))
+        }
+        None => outcome(&format!("PREPARE I | {text} I"), &record),
     }
 }
 
@@ -134,6 +142,8 @@ fn otherwise(case: &Case, path: Path) -> Option<Outcome> {
         ("a class above the ceiling", Path::Several | Path::Block) => ("0A000 I", ""),
         // In a transaction that has its server, that server parses first, and may fail with an error of its own.
         ("a key that is none", Path::Pipelined) => ("22P02 I", "read us-east-patients/primary | refused PW007"),
+        // Nor is a key asked for before the server has prepared what has it as a literal.
+        ("a key that is none", Path::Prepare) => ("22P02 I | 26000 I", ""),
         _ => return None,
     };
     Some(outcome(answers, records))

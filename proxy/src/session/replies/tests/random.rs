@@ -15,7 +15,7 @@ impl Random {
 
     fn expect(&mut self) -> Expect {
         let id = self.next(4) as u64;
-        match self.next(15) {
+        match self.next(18) {
             0 => Expect::Fake(Bytes::from_static(backend::CLOSE_COMPLETE)),
             1 => Expect::SilentQuery { opens: self.next(2) == 0 },
             2 => Expect::SilentParse { id },
@@ -29,6 +29,9 @@ impl Random {
             11 => Expect::CopyRows { simple: self.next(2) == 0, error: Some(own_error()) },
             12 => Expect::Close,
             13 => Expect::Refused { error: own_error() },
+            14 => Expect::Prepare { id, name: b"q"[..].into(), before: 3 },
+            15 => Expect::SilentBind { id: 1 },
+            16 => Expect::Columns,
             _ => Expect::Sync,
         }
     }
