@@ -16,6 +16,8 @@ fn tags(frames: &[Frame]) -> String {
         b'E' => frame.field(b'C').unwrap(),
         b'Z' => format!(" {}", String::from_utf8_lossy(&frame.body)),
         b'C' => format!("C({})", String::from_utf8_lossy(&frame.body[..frame.body.len() - 1])),
+        // What another client has set on the server before.
+        b'S' => String::new(),
         tag => char::from(tag).to_string(),
     };
     frames.iter().map(tag).collect()
@@ -99,7 +101,6 @@ async fn what_fails_is_not_prepared_and_fails_the_transaction() {
     for (sql, code) in [
         ("PREPARE q AS SELECT nothing FROM patients WHERE id = $1", "42703"),
         ("PREPARE q AS SELECT 1 FROM patients WHERE id = 'nonsense'", "22P02"),
-        ("PREPARE q AS SELECT 1 FROM patients", "PW001"),
         ("PREPARE q (mine) AS SELECT 1 FROM patients WHERE id = $1", "0A000"),
         ("PREPARE q (varchar(3)) AS SELECT 1 FROM patients WHERE id = $1", "0A000"),
         ("PREPARE q AS SELECT pg_advisory_lock(1) FROM patients WHERE id = $1", "0A000"),
@@ -278,4 +279,50 @@ async fn statements_without_patients_keep_their_server() {
     assert_eq!(sqlstate(client.simple_query(&format!("EXECUTE q('{foreign}')")).await), "PW006");
     client.simple_query("DEALLOCATE q").await.unwrap();
     assert_eq!(answers(&client, "EXECUTE l").await, pid);
+}
+
+#[tokio::test]
+async fn queries_in_one_write_are_answered_in_order() {
+    let (pgward, mut client) = (shared().await, session().await);
+    let mut out = bytes::BytesMut::new();
+    frontend::put_query(&mut out, READ.as_bytes());
+    for region in ["us-west", "eu-west"] {
+        frontend::put_query(&mut out, format!("EXECUTE q('{}')", id(pgward, region, 78)).as_bytes());
+    }
+    frontend::put_query(&mut out, READ.as_bytes());
+    frontend::put_query(&mut out, b"EXECUTE q(NULL)");
+    client.send(&out).await;
+    assert_eq!(tags(&client.until_ready().await), "C(PREPARE) I");
+    for shard in ["us-west-patients/", "eu-west-patients/"] {
+        let frames = client.until_ready().await;
+        assert_eq!(tags(&frames), "TDC(SELECT 1) I");
+        assert!(value(&frames).starts_with(shard), "{}", value(&frames));
+    }
+    assert_eq!(tags(&client.until_ready().await), "42P05 I");
+    assert_eq!(tags(&client.until_ready().await), "PW007 I");
+}
+
+#[tokio::test]
+async fn prepared_statements_of_both_sorts_are_limited_together() {
+    let mut client = session().await;
+    let mut out = bytes::BytesMut::new();
+    for n in 0..10_000 {
+        // Their Parse is answered without a server.
+        frontend::put_parse(&mut out, format!("s{n}").as_bytes(), b"COMMIT", &[]);
+    }
+    frontend::put_sync(&mut out);
+    client.send(&out).await;
+    client.until_ready().await;
+    assert_eq!(asked(&mut client, READ).await, "54000 I");
+    assert_eq!(asked(&mut client, "EXECUTE s17").await, "0A000 I", "no query");
+    assert_eq!(asked(&mut client, "DEALLOCATE s17").await, "C(DEALLOCATE) I");
+    assert_eq!(asked(&mut client, READ).await, "C(PREPARE) I");
+}
+
+/// As by the protocol: it may be described, and is refused when it is to run.
+#[tokio::test]
+async fn a_statement_without_a_patient_is_prepared_and_not_run() {
+    let mut client = session().await;
+    assert_eq!(asked(&mut client, "PREPARE all_of_them AS SELECT family_name FROM patients").await, "C(PREPARE) I");
+    assert_eq!(asked(&mut client, "EXECUTE all_of_them").await, "PW001 I");
 }

@@ -142,6 +142,8 @@ fn otherwise(case: &Case, path: Path) -> Option<Outcome> {
         ("a class above the ceiling", Path::Several | Path::Block) => ("0A000 I", ""),
         // In a transaction that has its server, that server parses first, and may fail with an error of its own.
         ("a key that is none", Path::Pipelined) => ("22P02 I", "read us-east-patients/primary | refused PW007"),
+        // Not on patient tables: PREPARE of it is a statement like any other.
+        ("planner statistics", Path::Prepare) => ("PW001 I | 26000 I", "refused PW001"),
         // Nor is a key asked for before the server has prepared what has it as a literal.
         ("a key that is none", Path::Prepare) => ("22P02 I | 26000 I", ""),
         _ => return None,
