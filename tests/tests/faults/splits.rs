@@ -217,6 +217,9 @@ async fn pgward_killed_before_the_decision_rolls_back_and_behind_it_commits() {
     pgward.restart(PGWARD).await.unwrap();
     nothing_is_left_prepared(&pgward).await;
     assert_eq!(counts(&pgward, "decided").await, ["1000", "1000"]);
+    // The west has committed, which nobody has noted.
+    until("it is said", || async { pgward.log().contains("a transaction that was decided is not prepared here") })
+        .await;
     copies_again(&pgward).await;
 }
 

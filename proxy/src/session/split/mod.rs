@@ -1,8 +1,8 @@
 //! A COPY into a patient table whose rows may go to several shards: stored on all of them, or on none.
 //!
 //! Each shard that rows are for is a leg: a server in a transaction of its own, which takes the rows of its patients.
-//! The first leg costs what a COPY by itself does, since BEGIN goes with the COPY and COMMIT with its end. When there
-//! are several, their end is two-phase commit. Pure: [`course`] says what follows what, [`talk`] speaks with a server,
+//! The first leg costs what a COPY by itself does, since BEGIN goes with the COPY and COMMIT with its end, unless it has
+//! new patients, who are registered between the two. When there are several, their end is two-phase commit. Pure: [`course`] says what follows what, [`talk`] speaks with a server,
 //! [`lines`] finds a server's line in the client's stream, [`patients`] holds those who are new. The session's part:
 //! [`rows`] decides about rows and sends them, [`legs`] takes servers, [`sockets`] has their bytes, [`end`] does what
 //! the course asks for and answers the client. The identifiers, the log of decisions and what happens to a COPY that
