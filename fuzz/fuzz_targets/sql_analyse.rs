@@ -1,10 +1,10 @@
 //! A statement's text, and the values of its parameters: analysed from the cache, by a template, and once with an empty
-//! cache. The patients and the literals found must be the same each time.
+//! cache. The patients and the literals found must be the same each time. What a PREPARE prepares is the end of its text.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use pgward_fuzz::{Values, analyser};
-use pgward_router::{Analyser, Params, Refusal, RefusalKind};
+use pgward_router::{Analyser, Params, Refusal, RefusalKind, sql_prepared};
 
 thread_local! {
     /// Remembers the shapes of all inputs before.
@@ -30,6 +30,12 @@ fuzz_target!(|data: &[u8]| {
     // What stands behind the first NUL, which no text can hold, are parameters.
     let (sql, params) = data.split_at(data.iter().position(|byte| *byte == 0).unwrap_or(data.len()));
     let params = Values::new(params);
+    if let Ok(preparing) = sql_prepared::preparing(sql) {
+        assert!(sql.ends_with(preparing.text) && preparing.before < sql.len());
+    }
+    if let Ok(values) = sql_prepared::arguments(sql, &[]) {
+        assert!(values.len() <= sql.len());
+    }
     WARM.with(|warm| {
         let first = found(warm, sql, &params);
         // From the cache, where a template is made of it; then by that.

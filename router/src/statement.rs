@@ -170,7 +170,7 @@ pub enum Action {
     /// The same of a statement on patient tables. It has a refusal of its own, as wherever only a server could keep it;
     /// alone in a Query, its session keeps it as it keeps the protocol's prepared statements.
     PreparePatients(Arc<str>),
-    /// SQL-level `EXECUTE name`.
+    /// SQL-level `EXECUTE name`, also in EXPLAIN and CREATE TABLE AS.
     Execute(Arc<str>),
     /// SQL-level `DEALLOCATE name` (`None`: ALL).
     Deallocate(Option<Arc<str>>),

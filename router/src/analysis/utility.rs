@@ -111,6 +111,7 @@ impl<'t> Walk<'t> {
                 RefusalKind::Unsupported,
                 "PREPARE of a statement on patient tables is supported as the only statement of a simple Query",
             )
+            .detail("Where it goes is decided by the values of each EXECUTE.")
             .hint("Send it by itself, or use the protocol's prepared statements (Parse and Bind), as drivers do."),
         );
         Action::PreparePatients(name)
