@@ -199,6 +199,22 @@ impl Analyser {
         setting.values.iter().map(|value| setting_value(value, &analysed.literals, sql)).collect()
     }
 
+    /// The names, in lower case, of what calls of set_config in these statements change for the transaction alone; `None`
+    /// for one that cannot be read.
+    pub fn local_set_configs<'a>(
+        &self,
+        analysed: &'a Analysed,
+        sql: &'a [u8],
+        params: &'a dyn Params,
+    ) -> impl Iterator<Item = Option<String>> + 'a {
+        let reader = Reader { sql, literals: &analysed.literals, params, key_type: self.key_type };
+        let slots = analysed.shape.statements.iter().flat_map(|statement| &statement.keys.set_config);
+        slots.map(move |slot| {
+            let name = reader.text(*slot)?;
+            std::str::from_utf8(&name).ok().map(str::to_ascii_lowercase)
+        })
+    }
+
     /// What the calls of set_config in a statement set for the session, in their order: name in lower case, and value.
     /// Only for statements that [`evidence`](Self::evidence) did not refuse; what cannot be read is left out.
     pub fn set_configs(

@@ -42,6 +42,7 @@ impl Session {
             match status {
                 TxStatus::Idle => {
                     self.tx = Tx::Idle;
+                    self.read_otherwise = false;
                     if !self.changes.none() {
                         let kept = self.changes.idle();
                         self.keep_changes(kept);
@@ -252,6 +253,7 @@ impl Session {
         self.closed = false;
         self.copy_in = false;
         self.early_sync = false;
+        self.read_otherwise = false;
         self.undo_changes();
         self.uncertain = false;
         self.role_asked = false;

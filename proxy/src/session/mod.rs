@@ -96,6 +96,8 @@ pub(crate) struct Session {
     reading: Arc<Settings>,
     /// `prepared` was interned under others.
     prepared_otherwise: bool,
+    /// set_config may have changed, for the open transaction, how texts are read.
+    read_otherwise: bool,
     /// The server has been told, in the segment under way, to change parameters.
     unsettled: bool,
     unnamed: Option<Arc<Prepared>>,
@@ -311,6 +313,7 @@ impl Session {
             prepared: Names::default(),
             reading: reading::read_by(&startup_settings),
             prepared_otherwise: false,
+            read_otherwise: false,
             unsettled: false,
             startup_settings,
             unnamed: None,

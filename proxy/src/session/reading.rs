@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use pgward_pools::Settings;
+use pgward_router::{Analysed, Params};
 
 use super::Session;
 
@@ -60,9 +61,18 @@ impl Session {
     }
 
     /// A statement by the name that all know it by is said to a server. Behind a change of how it is read, in the same
-    /// pipeline, it is not certain what the server keeps under this name: it is not used again.
+    /// pipeline or by set_config for the transaction, it is not certain what the server keeps under this name: it is not
+    /// used again.
     pub(super) fn note_named(&mut self, named: bool) {
-        self.uncertain |= named && (self.unsettled || self.prepared_otherwise);
+        self.uncertain |= named && (self.unsettled || self.prepared_otherwise || self.read_otherwise);
+    }
+
+    /// A call of set_config may change, until the transaction's end, how texts are read: to what is not followed.
+    pub(super) fn note_local_configs(&mut self, analysed: &Analysed, sql: &[u8], params: &dyn Params) {
+        let mut names = self.state.analyser.local_set_configs(analysed, sql, params);
+        if names.any(|name| name.is_none_or(|name| matters(&name))) {
+            self.read_otherwise = true;
+        }
     }
 }
 

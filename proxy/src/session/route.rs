@@ -90,6 +90,7 @@ impl Session {
         let started = Instant::now();
         let effects = self.effects(analysed, sql, params);
         self.check_changes(&effects)?;
+        self.note_local_configs(analysed, sql, params);
         let mut pending = Box::new(Pending {
             decisions: SmallVec::new(),
             notes: SmallVec::new(),

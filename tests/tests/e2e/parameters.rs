@@ -303,6 +303,26 @@ async fn a_named_statement_is_read_by_its_clients_settings() {
             client.query("COMMIT").await;
         }
     }
+    // By a call that is not followed: what the server has then is not lent to others, nor are those of this client.
+    let mut config = session().await;
+    for sql in ["BEGIN", "SELECT set_config('TimeZone', 'Asia/Kolkata', true)"] {
+        config.query(sql).await;
+    }
+    let text = format!("{NAMED} -- c");
+    let mut parse_and_run = BytesMut::new();
+    frontend::put_parse(&mut parse_and_run, b"s", text.as_bytes(), &[]);
+    put_named(&mut parse_and_run);
+    frontend::put_sync(&mut parse_and_run);
+    config.send(&parse_and_run).await;
+    assert_eq!(told(&config.until_ready().await)[0], "1704047400 63");
+    config.query("COMMIT").await;
+    let mut plain = session().await;
+    for (client, said) in [(&mut plain, &parse_and_run), (&mut config, &run)] {
+        client.query("BEGIN").await;
+        client.send(said).await;
+        assert_eq!(told(&client.until_ready().await)[0], "1704067200 63");
+        client.query("COMMIT").await;
+    }
     // In the pipeline, which is one transaction: what the server has then is not lent to others.
     let mut pipeline = BytesMut::new();
     put_portal(&mut pipeline, "SET TimeZone = 'Asia/Kolkata'", 0);
