@@ -7,6 +7,8 @@
 
 mod attach;
 mod behind;
+#[cfg(test)]
+mod chance;
 mod changes;
 mod closing;
 mod copy;

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use bytes::BytesMut;
-use pgward_tests::{Frame, SERVER_PASSWORD, WireClient, answers};
+use pgward_tests::{SERVER_PASSWORD, WireClient, answers};
 use pgward_wire::{frame, frontend};
 
-use crate::shared;
+use crate::{shared, told};
 
 const NODE: &str = "us-west-patients/primary";
 
@@ -27,15 +27,6 @@ fn run(bytes: &mut BytesMut, sql: &str) {
     frontend::put_parse(bytes, b"", sql.as_bytes(), &[]);
     frame::put(bytes, b'B', b"\0\0\0\0\0\0\0\0");
     frame::put(bytes, b'E', b"\0\0\0\0\0");
-}
-
-fn told(frame: &Frame) -> String {
-    let body = match frame.tag {
-        b'E' => frame.field(b'C').unwrap(),
-        b'C' | b'Z' => String::from_utf8_lossy(&frame.body).into_owned(),
-        _ => String::new(),
-    };
-    format!("{}{}", char::from(frame.tag), body.trim_end_matches('\0'))
 }
 
 /// Sends these bytes and closes this side; all that is told after that.

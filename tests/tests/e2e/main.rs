@@ -24,8 +24,18 @@ mod splitting;
 mod sql_prepared;
 mod transactions;
 
-use pgward_tests::Deployment;
+use pgward_tests::{Deployment, Frame};
 
 async fn shared() -> &'static Deployment {
     Deployment::shared(env!("CARGO_BIN_EXE_pgward-under-test")).await
+}
+
+/// What one could tell a server's answer from another's by.
+fn told(frame: &Frame) -> String {
+    let body = match frame.tag {
+        b'E' => frame.field(b'C').unwrap(),
+        b'C' | b'Z' => String::from_utf8_lossy(&frame.body).into_owned(),
+        _ => String::new(),
+    };
+    format!("{}{}", char::from(frame.tag), body.trim_end_matches('\0'))
 }

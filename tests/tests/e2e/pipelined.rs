@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use bytes::BytesMut;
-use pgward_tests::{Frame, SERVER_PASSWORD, WireClient};
+use pgward_tests::{SERVER_PASSWORD, WireClient};
 use pgward_wire::{frame, frontend};
 
-use crate::shared;
+use crate::{shared, told};
 
 /// Messages of a client.
 #[derive(Debug, Default)]
@@ -63,16 +63,6 @@ impl Script {
         self.ready += 1;
         self
     }
-}
-
-/// What one could tell a server's answer from another's by.
-fn told(frame: &Frame) -> String {
-    let body = match frame.tag {
-        b'E' => frame.field(b'C').unwrap(),
-        b'C' | b'Z' => String::from_utf8_lossy(&frame.body).into_owned(),
-        _ => String::new(),
-    };
-    format!("{}{}", char::from(frame.tag), body.trim_end_matches('\0'))
 }
 
 /// Sends the parts with a pause between them; what answers the script.

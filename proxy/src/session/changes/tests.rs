@@ -4,20 +4,9 @@
 use std::collections::BTreeMap;
 
 use super::*;
+use crate::session::chance::Random;
 
 const NAMES: [&str; 3] = ["a", "b", "c"];
-
-/// xorshift64*: the same sequences in every run.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self, below: usize) -> usize {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33) as usize % below
-    }
-}
 
 type Values = BTreeMap<String, String>;
 

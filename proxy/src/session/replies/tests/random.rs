@@ -1,18 +1,9 @@
 //! Streams that no server would send: nothing may panic, and no cut may change what comes of them.
 
 use super::*;
-
-/// xorshift64*: the same streams in every run.
-struct Random(u64);
+use crate::session::chance::Random;
 
 impl Random {
-    fn next(&mut self, below: usize) -> usize {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33) as usize % below
-    }
-
     fn expect(&mut self) -> Expect {
         let id = self.next(4) as u64;
         match self.next(18) {
