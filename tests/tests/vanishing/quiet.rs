@@ -148,32 +148,63 @@ pub(crate) async fn assert_nothing_left(pgward: &Deployment) {
 /// Each idle server, taken through its pool by a transaction, is as a new one: no setting, role, channel, cursor, lock
 /// or statement of a client.
 pub(crate) async fn assert_servers_are_clean(pgward: &Deployment) {
-    let (before, idle) = (Status::ask(pgward).await, servers(pgward).await);
     for (shard, region) in SHARDS.iter().zip(["us-east", "us-west"]) {
-        let pool = |node: &str, kind: &str| before.pools[&(format!("{shard}/{node}"), kind.to_owned())];
-        let mut probes = Vec::new();
-        let mut probe = |listener, user, begin, count| probes.extend((0..count).map(|_| (listener, user, begin)));
-        // Emergencies use up their own pool first, and then all that nobody else uses of the general one.
-        let emergencies = pool("primary", "emergency").max + pool("primary", "general").open;
-        probe("emergency", "dispatcher", "BEGIN", emergencies);
-        probe("general", "analyst", "BEGIN", pool("primary", "background").open);
-        probe("general", "app", "BEGIN READ ONLY", pool("replica-1", "readonly").open);
-        probe("general", "analyst", "BEGIN READ ONLY", pool("replica-1", "background").open);
-
-        let id = pgward.patient(region, 13).id;
-        let (mut seen, mut holders) = (BTreeSet::new(), Vec::new());
-        for (listener, user, begin) in probes {
-            let client = pgward.connect(listener, user).await;
-            client.batch_execute(begin).await.unwrap();
-            seen.insert(in_time("a probe", clean(&client, id)).await);
-            holders.push(client);
-        }
-        for node in ["primary", "replica-1"] {
-            for pid in idle[&format!("{shard}/{node}")].0.keys() {
-                assert!(seen.contains(pid), "server {pid} of {shard}/{node} was not to be had\n{}", before.text);
+        let patient = pgward.patient(region, 13).id;
+        let mut unseen = idle(pgward, shard).await;
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while !unseen.is_empty() {
+            let before = Status::ask(pgward).await;
+            for pid in probe(pgward, shard, &before, patient).await {
+                unseen.remove(&pid);
             }
+            // A probe's read goes to the primary while the replica is not fit for it, and a pool may close what is idle:
+            // only a server that stays and is never to be had is lost.
+            let there = idle(pgward, shard).await;
+            unseen.retain(|pid, _| there.contains_key(pid));
+            assert!(
+                unseen.is_empty() || Instant::now() < deadline,
+                "not to be had of {shard}: {unseen:?}\nbefore the last probes:\n{}\nnow:\n{}\nthe last records:\n{}\n{}",
+                before.text,
+                Status::ask(pgward).await.text,
+                last_records(pgward),
+                pgward.log(),
+            );
         }
     }
+}
+
+fn last_records(pgward: &Deployment) -> String {
+    let records = pgward.records().all;
+    records[records.len().saturating_sub(40)..].iter().map(|record| format!("{record}\n")).collect()
+}
+
+/// PgWard's servers of a shard: their nodes by process id.
+async fn idle(pgward: &Deployment, shard: &str) -> BTreeMap<i32, String> {
+    let all = servers(pgward).await;
+    let of_shard = all.into_iter().filter(|(node, _)| node.split('/').next() == Some(shard));
+    of_shard.flat_map(|(node, servers)| servers.0.into_keys().map(move |pid| (pid, node.clone()))).collect()
+}
+
+/// Takes as many servers at once as each pool of the shard has idle; asserts that they are clean; their process ids.
+async fn probe(pgward: &Deployment, shard: &str, status: &Status, patient: uuid::Uuid) -> BTreeSet<i32> {
+    let pool = |node: &str, kind: &str| status.pools[&(format!("{shard}/{node}"), kind.to_owned())];
+    let mut probes = Vec::new();
+    let mut probe = |listener, user, begin, count| probes.extend((0..count).map(|_| (listener, user, begin)));
+    // Emergencies use up their own pool first, and then all that nobody else uses of the general one.
+    let emergencies = pool("primary", "emergency").max + pool("primary", "general").open;
+    probe("emergency", "dispatcher", "BEGIN", emergencies);
+    probe("general", "analyst", "BEGIN", pool("primary", "background").open);
+    probe("general", "app", "BEGIN READ ONLY", pool("replica-1", "readonly").open);
+    probe("general", "analyst", "BEGIN READ ONLY", pool("replica-1", "background").open);
+
+    let (mut seen, mut holders) = (BTreeSet::new(), Vec::new());
+    for (listener, user, begin) in probes {
+        let client = pgward.connect(listener, user).await;
+        client.batch_execute(begin).await.unwrap();
+        seen.insert(in_time("a probe", clean(&client, patient)).await);
+        holders.push(client);
+    }
+    seen
 }
 
 /// Asserts that this session's server is clean; its process id.
