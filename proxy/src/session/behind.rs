@@ -1,8 +1,8 @@
 //! What stands behind a checked COPY in the same pipeline.
 //!
-//! To its server the COPY is a transaction of its own, which is over with its rows, where PostgreSQL would undo it with
-//! whatever fails before the Sync. So the end of the rows is taken when it is known what follows: the Sync, or nothing
-//! of the COPY stays.
+//! PostgreSQL undoes a COPY with whatever fails before the Sync. One whose rows may go to several shards is committed
+//! with its rows, and could not be undone. So the end of the rows is taken when it is known what follows: the Sync, or
+//! nothing of the COPY stays.
 
 use pgward_wire::tag::frontend as tag;
 use pgward_wire::{PgError, frame};
@@ -11,6 +11,17 @@ use super::{Session, Step, Tx};
 
 /// Messages that change nothing are looked through so far.
 const LOOK_MAX: usize = 8 * 1024;
+
+const NOTHING_STAYS: &str = "Nothing of the COPY stays.";
+
+/// What has become of a COPY whose client wants its answer before its Sync.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// It is committed.
+    Stored,
+    /// It is, with all before it in the pipeline, until the Sync.
+    Open,
+}
 
 /// What follows the end of the rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,25 +45,30 @@ impl Session {
             Some(Behind::Sync) => return None,
             Some(Behind::Goodbye) => return Some(Step::Leave),
             Some(Behind::Flush) => {
-                self.behind_copy = true;
+                self.behind_copy = Some(if self.split.is_some() { Ended::Stored } else { Ended::Open });
                 return None;
             }
             Some(Behind::Other) => {}
         }
-        self.end_copy(&statement_behind().with_detail("Nothing of the COPY stays."));
+        self.end_copy(&statement_behind().with_detail(NOTHING_STAYS));
         Some(Step::Done)
     }
 
-    /// Behind a COPY that may be stored already, whether this message has to be refused.
+    /// Behind a COPY that has ended before its Sync, whether this message has to be refused.
     pub(super) fn is_too_late(&self, message: u8) -> bool {
-        self.behind_copy && matches!(message, tag::PARSE | tag::BIND | tag::DESCRIBE | tag::EXECUTE | tag::QUERY)
+        self.behind_copy.is_some()
+            && matches!(message, tag::PARSE | tag::BIND | tag::DESCRIBE | tag::EXECUTE | tag::QUERY)
     }
 
     pub(super) fn refuse_too_late(&mut self, message: u8) -> Step {
-        let error = statement_behind().with_detail("The COPY before it is not undone by this.");
+        let detail = match self.behind_copy {
+            Some(Ended::Stored) => "The COPY before it is not undone by this.",
+            Some(Ended::Open) | None => NOTHING_STAYS,
+        };
+        let error = statement_behind().with_detail(detail);
         let simple = message == tag::QUERY;
         // Its answer ends the segment.
-        self.behind_copy &= !simple;
+        self.behind_copy.take_if(|_| simple);
         self.refuse(&error, simple);
         Step::Done
     }

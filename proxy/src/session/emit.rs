@@ -43,11 +43,7 @@ fn emit_one(work: &mut Work, memory: &mut ServerMemory, op: &Op, to_client: &mut
             frontend::put_query(&mut work.to_server, &work.arena[text.clone()]);
             work.expects.push_back(Expect::Query { effects: effects.clone(), done: 0 });
         }
-        Op::CopyRows { text, simple } => {
-            memory.unnamed = None;
-            frontend::put_query(&mut work.to_server, &work.arena[text.clone()]);
-            work.expects.push_back(Expect::CopyRows { simple: *simple, error: None });
-        }
+        Op::CopyRows { text, simple } => copy_rows(work, memory, text, *simple),
         Op::Parse { statement, name } => parse(work, memory, statement, name, to_client, hold),
         Op::Prepare { statement, .. } if memory.has_prepared(statement.id) && is_due(work, hold) => {
             fake(work, Bytes::from_static(backend::PREPARED), to_client, hold);
@@ -69,6 +65,7 @@ fn emit_one(work: &mut Work, memory: &mut ServerMemory, op: &Op, to_client: &mut
         Op::Execute { frame, effects } => {
             work.to_server.extend_from_slice(&work.arena[frame.clone()]);
             work.copy_asked = effects.iter().flatten().any(|effect| *effect == Effect::CopyIn);
+            work.unsynced = true;
             work.expects.push_back(Expect::Execute { effects: effects.clone() });
         }
         Op::Raw { frame, answer } => {
@@ -87,18 +84,9 @@ fn emit_one(work: &mut Work, memory: &mut ServerMemory, op: &Op, to_client: &mut
                 work.give_up_repair();
             }
         }
-        Op::Sync => {
-            frontend::put_sync(&mut work.to_server);
-            work.expects.push_back(Expect::Sync);
-        }
-        Op::SilentSync => {
-            frontend::put_sync(&mut work.to_server);
-            work.expects.push_back(Expect::SilentSync);
-        }
-        Op::ForeignSync { status } => {
-            frontend::put_sync(&mut work.to_server);
-            work.expects.push_back(Expect::ForeignSync { status: *status });
-        }
+        Op::Sync => sync(work, Expect::Sync),
+        Op::SilentSync => sync(work, Expect::SilentSync),
+        Op::ForeignSync { status } => sync(work, Expect::ForeignSync { status: *status }),
         Op::Fake(bytes) => fake(work, bytes.clone(), to_client, hold),
         Op::CloseStatement { reply, .. } if is_due(work, hold) => {
             fake(work, Bytes::from_static(reply), to_client, hold);
@@ -118,6 +106,29 @@ fn emit_one(work: &mut Work, memory: &mut ServerMemory, op: &Op, to_client: &mut
             work.expects.push_back(Expect::Refused { error: error.clone() });
         }
     }
+}
+
+fn sync(work: &mut Work, answer: Expect) {
+    frontend::put_sync(&mut work.to_server);
+    work.unsynced = false;
+    work.expects.push_back(answer);
+}
+
+/// A COPY that did not come as a Query must not be said as one: behind an Execute without a Sync, servers of version 18
+/// leave the transaction of a Query open and say that there is none.
+fn copy_rows(work: &mut Work, memory: &mut ServerMemory, text: &Range<usize>, simple: bool) {
+    memory.unnamed = None;
+    let text = &work.arena[text.clone()];
+    if simple {
+        frontend::put_query(&mut work.to_server, text);
+    } else {
+        frontend::put_parse(&mut work.to_server, b"", text, &[]);
+        frontend::put_bind_renamed(&mut work.to_server, b"\0\0\0\0\0\0\0\0", b"");
+        frontend::put_execute(&mut work.to_server, b"");
+        work.unsynced = true;
+        work.expects.extend([Expect::CopyAhead, Expect::CopyAhead]);
+    }
+    work.expects.push_back(Expect::CopyRows { simple, error: None });
 }
 
 /// Queues a reply of the proxy's own, or sends it at once when nothing is outstanding.

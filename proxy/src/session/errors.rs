@@ -224,6 +224,14 @@ pub(super) fn cancelled() -> PgError {
     PgError::error("57014", "canceling statement due to user request")
 }
 
+/// PostgreSQL runs both in one transaction; version 18 leaves it open behind the Query and says that there is none, so that
+/// what both did would be lost.
+pub(super) fn query_behind_execute() -> PgError {
+    PgError::error("0A000", "a Query cannot stand behind an Execute without a Sync between them")
+        .with_detail("Nothing of what was executed since the last Sync stays.")
+        .with_hint("Send a Sync before the Query.")
+}
+
 pub(super) fn internal(what: &str) -> PgError {
     PgError::error("XX000", what.to_owned())
 }

@@ -443,7 +443,7 @@ impl Session {
             self.refuse(&error, false);
         }
         self.skip_to_sync = false;
-        self.behind_copy = false;
+        self.behind_copy = None;
         let in_transaction = !matches!(self.tx, Tx::Idle);
         self.portals.sync(in_transaction);
         if !in_transaction && self.attached.is_none() {

@@ -122,7 +122,7 @@ pub(crate) struct Session {
     /// Rows of a patient table are checked before they go on.
     guard: Option<CopyGuard>,
     /// A COPY has ended before its Sync was here: until then no statement may follow.
-    behind_copy: bool,
+    behind_copy: Option<behind::Ended>,
     /// A COPY whose rows may go to several shards, until the client has its answer.
     split: Option<Box<Split>>,
     /// Why the session keeps its server, if it does.
@@ -325,7 +325,7 @@ impl Session {
             skip_to_sync: false,
             copy_in: false,
             guard: None,
-            behind_copy: false,
+            behind_copy: None,
             split: None,
             pinned: None,
             pending: None,

@@ -178,6 +178,11 @@ impl Session {
                 return Ok(Step::Done);
             }
         };
+        if simple && self.work.is_unsynced() {
+            // Servers of version 18 may leave the transaction open and say that there is none: wiping it fails then.
+            self.touch();
+        }
+        self.work.unsynced |= kind == tag::EXECUTE;
         if simple || kind == tag::EXECUTE {
             self.record_plain(fingerprint.as_deref().unwrap_or_default()).map_err(Fatal)?;
         }
@@ -192,6 +197,7 @@ impl Session {
             return Ok(Step::Done);
         }
         self.skip_to_sync = false;
+        self.work.unsynced = false;
         if self.attached.is_none() {
             self.reply_ready();
             return Ok(Step::Done);

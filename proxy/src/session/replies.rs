@@ -234,9 +234,13 @@ impl Ear<'_> {
                 self.work.expects.pop_front();
                 Ok(Verdict::Replace(Bytes::from_static(backend::PREPARED)))
             }
-            tag::PARSE_COMPLETE => Ok(self.pop_if(|e| matches!(e, Expect::Parse { .. } | Expect::SilentParse { .. }))),
+            tag::PARSE_COMPLETE => {
+                let sort = |e: &_| matches!(e, Expect::Parse { .. } | Expect::SilentParse { .. } | Expect::CopyAhead);
+                Ok(self.pop_if(sort))
+            }
             tag::BIND_COMPLETE => {
-                Ok(self.pop_if(|expect| matches!(expect, Expect::Bind { .. } | Expect::SilentBind { .. })))
+                let sort = |e: &_| matches!(e, Expect::Bind { .. } | Expect::SilentBind { .. } | Expect::CopyAhead);
+                Ok(self.pop_if(sort))
             }
             tag::CLOSE_COMPLETE => {
                 Ok(self.pop_if(|expect| matches!(expect, Expect::Close | Expect::SilentClose { .. })))
@@ -269,9 +273,12 @@ impl Ear<'_> {
     fn pop_if(&mut self, sort: impl Fn(&Expect) -> bool) -> Verdict {
         match self.work.expects.front() {
             Some(expect) if sort(expect) => match self.work.expects.pop_front() {
-                Some(Expect::SilentParse { .. } | Expect::SilentClose { .. } | Expect::SilentBind { .. }) => {
-                    Verdict::Drop
-                }
+                Some(
+                    Expect::SilentParse { .. }
+                    | Expect::SilentClose { .. }
+                    | Expect::SilentBind { .. }
+                    | Expect::CopyAhead,
+                ) => Verdict::Drop,
                 _ => Verdict::Forward,
             },
             _ => self.forward_unless_silent(),
@@ -298,7 +305,12 @@ impl Ear<'_> {
                 *done += 1;
                 effect_of(effects, *done - 1)
             }
-            Some(Expect::CopyRows { .. }) => Effect::None,
+            Some(Expect::CopyRows { simple, .. }) => {
+                if !*simple {
+                    self.work.expects.pop_front();
+                }
+                Effect::None
+            }
             Some(Expect::Execute { effects }) => {
                 let effect = effect_of(effects, 0);
                 self.work.expects.pop_front();
@@ -355,7 +367,6 @@ impl Ear<'_> {
                 (Verdict::Forward, true)
             }
             Some(Expect::CopyRows { simple: true, .. }) => (Verdict::Forward, true),
-            Some(Expect::CopyRows { simple: false, .. }) => (Verdict::Drop, true),
             Some(Expect::SilentQuery { opens }) => (Verdict::Drop, opens),
             Some(Expect::SilentSync) => (Verdict::Drop, false),
             Some(Expect::ForeignSync { status }) => {
@@ -393,14 +404,16 @@ impl Ear<'_> {
                 self.heard.events.push(Event::Failed);
                 Ok(error.take().map_or(Verdict::Drop, Verdict::Replace))
             }
-            Some(Expect::CopyRows { simple, error }) => {
+            Some(Expect::CopyRows { simple: true, error }) => {
                 let verdict = error.take().map_or(Verdict::Forward, Verdict::Replace);
-                let skips = !*simple;
                 self.heard.events.push(Event::Failed);
-                // A Sync that came already ends the segment as it should.
-                let synced = self.work.expects.iter().any(|expect| matches!(expect, Expect::Sync));
-                self.heard.skip_to_sync |= skips && !synced;
                 Ok(verdict)
+            }
+            Some(Expect::CopyRows { simple: false, error }) => {
+                let own = error.take();
+                self.heard.events.push(Event::Failed);
+                let verdict = self.fail_until_sync();
+                Ok(own.map_or(verdict, Verdict::Replace))
             }
             Some(Expect::SilentQuery { .. }) => {
                 self.heard.silent_failure = Some(fields.into());

@@ -28,6 +28,10 @@ impl Session {
             self.refuse(&error, true);
             return Ok(Step::Done);
         }
+        if self.work.is_unsynced() {
+            self.refuse(&errors::query_behind_execute(), true);
+            return Ok(Step::Done);
+        }
         if let Some(pending) = self.pending.take() {
             return Ok(self.run_decided(sql, pending));
         }

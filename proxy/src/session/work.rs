@@ -46,8 +46,8 @@ pub(crate) enum Op {
     Describe { statement: Arc<Prepared>, named: bool },
     /// Execute: whole frame in the arena.
     Execute { frame: Range<usize>, effects: Effects },
-    /// A COPY … FROM STDIN whose client was told to send rows before a server was known, said as a Query; `simple`: it
-    /// came as one.
+    /// A COPY … FROM STDIN whose client was told to send rows before a server was known; `simple`: it came as a Query, and
+    /// is said as one.
     CopyRows { text: Range<usize>, simple: bool },
     /// Flush.
     Flush,
@@ -183,9 +183,11 @@ pub(crate) enum Expect {
     Execute { effects: Effects },
     /// A FunctionCall, through ReadyForQuery.
     FunctionCall,
-    /// A COPY of checked rows, through ReadyForQuery; its CopyInResponse is swallowed, and so is ReadyForQuery unless it
-    /// came as a Query. `error` stands in for the server's when the proxy ended the COPY.
+    /// A COPY of checked rows, whose CopyInResponse is swallowed: through ReadyForQuery if it came as a Query, else its
+    /// CommandComplete. `error` stands in for the server's when the proxy ended the COPY.
     CopyRows { simple: bool, error: Option<Bytes> },
+    /// ParseComplete or BindComplete of such a COPY, swallowed.
+    CopyAhead,
     /// CloseComplete.
     Close,
     /// ReadyForQuery.
@@ -250,6 +252,8 @@ pub(crate) struct Work {
     pub(crate) passing: usize,
     /// Whether those bytes are dropped.
     pub(crate) dropping: bool,
+    /// An Execute was said, and no Sync behind it.
+    pub(crate) unsynced: bool,
     /// The first reply byte of this segment has gone to the client: it can no longer be said to another server.
     pub(crate) answered: bool,
     /// The last that was said is the Execute of a COPY … FROM STDIN, and the server has neither begun it nor failed.
@@ -310,6 +314,7 @@ impl Work {
         self.awaits_room = false;
         self.forgotten = false;
         self.repairable = false;
+        self.unsynced = false;
     }
 
     /// The next reply, if the proxy makes it and nothing of the server's stands before it, not even the rest of a message.
@@ -355,6 +360,7 @@ impl Work {
         self.to_server.clear();
         self.from_server.clear();
         (self.passing, self.emitted, self.copy_asked, self.awaits_room) = (0, 0, false, false);
+        self.unsynced = false;
     }
 
     /// Counts a message of the client's that was taken.
@@ -381,6 +387,11 @@ impl Work {
         }
         self.unanswered = 0;
         self.awaits_room = false;
+    }
+
+    /// Whether an Execute stands in the segment without a Sync behind it.
+    pub(crate) fn is_unsynced(&self) -> bool {
+        self.unsynced || self.ops[self.emitted..].iter().any(|op| matches!(op, Op::Execute { .. }))
     }
 
     /// Forgets what was said to the server, the segment going on.

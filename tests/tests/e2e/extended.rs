@@ -434,3 +434,47 @@ async fn what_stands_before_a_copy_or_a_query_is_answered_by_a_server() {
     assert_eq!(tags(&frames), "1CZ");
     assert_eq!(frames[2].body, b"T");
 }
+
+/// Servers of version 18 leave such a transaction open and say that there is none.
+#[tokio::test]
+async fn a_query_does_not_stand_behind_an_execute_without_its_sync() {
+    let (pgward, mut client) = (shared().await, session().await);
+    let id = pgward.patient("us-east", 61).id;
+    let insert = |what: &str| {
+        format!(
+            "INSERT INTO allergies (patient_id, substance, reaction, severity) VALUES ('{id}', '{what}', 'Rash', 'mild')"
+        )
+    };
+    let left = format!("SELECT count(*) FROM allergies WHERE patient_id = '{id}' AND substance LIKE 'Unsynced%'");
+    let server = pgward.on_server("us-east-patients/primary").await;
+    for (block, flush, behind) in [
+        (false, false, insert("Unsynced, too")),
+        (false, true, "BEGIN".to_owned()),
+        (true, false, "COMMIT".to_owned()),
+        (false, false, "PREPARE of_query AS SELECT 1".to_owned()),
+        (false, false, "COPY allergies (patient_id, substance) FROM STDIN".to_owned()),
+    ] {
+        if block {
+            client.query("BEGIN").await;
+        }
+        let mut out = BytesMut::new();
+        frontend::put_parse(&mut out, b"", insert("Unsynced").as_bytes(), &[]);
+        put(&mut out, b'B', b"\0\0\0\0\0\0\0\0");
+        put(&mut out, b'E', b"\0\0\0\0\0");
+        if flush {
+            put(&mut out, b'H', b"");
+        }
+        frontend::put_query(&mut out, behind.as_bytes());
+        frontend::put_sync(&mut out);
+        client.send(&out).await;
+        let frames = client.until_ready().await;
+        assert_eq!(tags(&frames), "12CEZ", "{behind}");
+        assert_eq!(frames[3].field(b'C').as_deref(), Some("0A000"));
+        assert_eq!(tags(&client.until_ready().await), "Z");
+        if block {
+            client.query("ROLLBACK").await;
+        }
+        assert_eq!(values(&client.query(&left).await), ["0"], "{behind}");
+        assert_eq!(pgward_tests::answers(&server, &left).await, "0", "{behind}");
+    }
+}

@@ -33,7 +33,11 @@ async fn shared() -> &'static Deployment {
 /// What one could tell a server's answer from another's by.
 fn told(frame: &Frame) -> String {
     let body = match frame.tag {
-        b'E' => frame.field(b'C').unwrap(),
+        // What nobody expects is told in words.
+        b'E' => match frame.field(b'C').unwrap() {
+            code if code == "XX000" => format!("{code} {}", frame.field(b'M').unwrap()),
+            code => code,
+        },
         b'C' | b'Z' => String::from_utf8_lossy(&frame.body).into_owned(),
         _ => String::new(),
     };

@@ -223,3 +223,34 @@ async fn there_are_no_more_pools_than_may_be() {
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
 }
+
+/// Servers of version 18 leave the transaction of such a Query open and say that there is none.
+#[tokio::test]
+async fn a_transaction_that_is_left_open_unsaid_reaches_nobody() {
+    let pgward = shared().await;
+    let superuser = pgward.on_server().await;
+    superuser.batch_execute("CREATE TABLE kept (a int); GRANT ALL ON kept TO PUBLIC").await.unwrap();
+    let words = "user=trusted application_name=unsynced";
+    let mut packet = BytesMut::new();
+    let params = [("user", "trusted"), ("database", "postgres"), ("application_name", "unsynced")];
+    pgward_wire::startup::put(&mut packet, params);
+    let mut client = WireClient::open(pgward.port("transaction-trust")).await;
+    client.send(&packet).await;
+    client.until_ready().await;
+    for round in 1..=3 {
+        let mut bytes = BytesMut::new();
+        pgward_wire::frontend::put_parse(&mut bytes, b"", b"SELECT 1", &[]);
+        pgward_wire::frame::put(&mut bytes, b'B', b"\0\0\0\0\0\0\0\0");
+        pgward_wire::frame::put(&mut bytes, b'E', b"\0\0\0\0\0");
+        pgward_wire::frontend::put_query(&mut bytes, b"SELECT 2");
+        pgward_wire::frontend::put_sync(&mut bytes);
+        client.send(&bytes).await;
+        let tags: Vec<u8> = client.until_ready().await.iter().map(|frame| frame.tag).collect();
+        assert_eq!(tags, b"12DCTDCZ");
+        client.until_ready().await;
+        let other = open(pgward, words).await;
+        other.batch_execute("INSERT INTO kept VALUES (1)").await.unwrap();
+        assert_eq!(answers(&superuser, "SELECT count(*) FROM kept").await, round.to_string());
+    }
+    superuser.batch_execute("DROP TABLE kept").await.unwrap();
+}

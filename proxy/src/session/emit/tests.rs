@@ -237,3 +237,16 @@ fn other_frames_go_as_they_are() {
     assert_eq!(&work.to_server[..19], b"D\0\0\0\x06P\0C\0\0\0\x06P\0c\0\0\0\x04");
     assert_eq!(queue(&work), ["Describe", "Close", "CopyRows", "SilentSync"]);
 }
+
+#[test]
+fn what_did_not_come_as_a_query_is_not_said_as_one() {
+    let (mut work, mut memory) = (Work::default(), ServerMemory::default());
+    let text = work.store(b"COPY t FROM STDIN");
+    work.ops.push(Op::CopyRows { text, simple: false });
+    assert_eq!(told(&mut work, &mut memory), "PBE");
+    assert!(work.is_unsynced());
+    assert_eq!(queue(&work), ["CopyAhead", "CopyAhead", "CopyRows"]);
+    work.ops.push(Op::Sync);
+    emit(&mut work, &mut memory, &mut BytesMut::new(), Hold::No);
+    assert!(!work.is_unsynced());
+}

@@ -2,45 +2,68 @@
 
 use super::*;
 
+/// A COPY whose client was told to send rows, and its Sync where it did not come as a Query.
+fn invited(simple: bool, error: Option<bytes::Bytes>) -> Played {
+    let ops = |work: &mut Work| {
+        let text = work.store(b"COPY t FROM STDIN");
+        work.ops.push(Op::CopyRows { text, simple });
+    };
+    let mut played = Played::of(ops, Hold::No);
+    if !simple {
+        played.work.ops.push(Op::Sync);
+        played.emit(Hold::No);
+    }
+    for expect in &mut played.work.expects {
+        if let Expect::CopyRows { error: own, .. } = expect {
+            own.clone_from(&error);
+        }
+    }
+    played
+}
+
+/// What the server says before it takes rows.
+fn ahead(simple: bool) -> Vec<u8> {
+    if simple { Vec::new() } else { [backend::PARSE_COMPLETE, backend::BIND_COMPLETE].concat() }
+}
+
 #[test]
 fn checked_rows_are_copied_without_a_second_invitation() {
     for simple in [true, false] {
-        let script = || {
-            let ops = |work: &mut Work| {
-                let text = work.store(b"COPY t FROM STDIN");
-                work.ops.push(Op::CopyRows { text, simple });
-            };
-            Played::of(ops, Hold::No)
-        };
-        let mut played = script();
-        assert!(played.hear(&copy_in()));
+        let mut played = invited(simple, None);
+        assert!(played.hear(&[&ahead(simple)[..], &copy_in()].concat()));
         assert!(played.client.is_empty() && played.heard.copy_in.is_none());
-        let played = play(script, &[copy_in(), complete("COPY 2"), ready(b'I')].concat());
+        let server = [&ahead(simple)[..], &copy_in(), &complete("COPY 2"), &ready(b'I')].concat();
+        let played = play(|| invited(simple, None), &server);
         assert_settled(&played);
-        let ready_seen = if simple { ready(b'I') } else { Vec::new() };
-        assert_eq!(played.client, [complete("COPY 2"), ready_seen.clone()].concat());
+        assert_eq!(played.client, [complete("COPY 2"), ready(b'I')].concat());
         assert_eq!((played.heard.status, played.heard.copy_in), (Some(TxStatus::Idle), Some(false)));
 
-        let server = [copy_in(), error("duplicate key"), ready(b'E')].concat();
-        let failed = play(script, &server);
+        let server = [&ahead(simple)[..], &copy_in(), &error("duplicate key"), &ready(b'E')].concat();
+        let failed = play(|| invited(simple, None), &server);
         assert_settled(&failed);
-        assert_eq!(failed.heard.skip_to_sync, !simple);
-        let ready_seen = if simple { ready(b'E') } else { Vec::new() };
-        assert_eq!(failed.client, [error("duplicate key"), ready_seen.clone()].concat());
+        assert!(!failed.heard.skip_to_sync, "its Sync has come");
+        assert_eq!(failed.client, [error("duplicate key"), ready(b'E')].concat());
 
-        let refused = || {
-            let mut played = script();
-            for expect in &mut played.work.expects {
-                if let Expect::CopyRows { error, .. } = expect {
-                    *error = Some(own_error());
-                }
-            }
-            played
-        };
-        let played = play(refused, &server);
+        let played = play(|| invited(simple, Some(own_error())), &server);
         assert_settled(&played);
-        assert_eq!(played.client, [&own_error()[..], &ready_seen].concat());
+        assert_eq!(played.client, [&own_error()[..], &ready(b'E')].concat());
         assert_eq!(played.heard.events, [Event::Failed]);
+    }
+}
+
+#[test]
+fn what_is_sent_behind_a_copy_that_fails_is_skipped_to_the_sync() {
+    let script = || {
+        let ops = |work: &mut Work| {
+            let text = work.store(b"COPY t FROM STDIN");
+            work.ops.push(Op::CopyRows { text, simple: false });
+        };
+        Played::of(ops, Hold::No)
+    };
+    for server in [error("no such column"), [&ahead(false)[..], &copy_in(), &error("duplicate key")].concat()] {
+        let failed = play(script, &server);
+        assert!(failed.heard.skip_to_sync && failed.work.expects.is_empty());
+        assert_eq!(failed.heard.copy_in, Some(false));
     }
 }
 

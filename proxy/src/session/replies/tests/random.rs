@@ -23,6 +23,7 @@ impl Random {
             14 => Expect::Prepare { id, name: b"q"[..].into(), before: 3 },
             15 => Expect::SilentBind { id: 1 },
             16 => Expect::Columns,
+            17 => Expect::CopyAhead,
             _ => Expect::Sync,
         }
     }
