@@ -27,7 +27,7 @@ mod sources;
 pub mod units;
 
 pub use diff::{diff, needs_restart};
-pub use load::{Loaded, load, parse, parse_with};
+pub use load::{Loaded, control_socket, control_socket_of, load, parse, parse_with};
 pub use model::*;
 pub use problem::{Problem, Severity};
 pub use report::Report;

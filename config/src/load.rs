@@ -1,9 +1,10 @@
 //! From a file to a `Config`: read the text, read every table, check the rules; one mistake refuses the whole file.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ring::digest;
+use serde_spanned::Spanned;
 use toml::de::DeTable;
 
 use crate::model::{Audit, Class, Config, Directory, Plain, Pool, User, Workload};
@@ -56,13 +57,7 @@ pub fn parse(text: &str, path: &Path, env: &dyn Fn(&str) -> Option<String>) -> R
 /// # Errors
 /// As [`parse`].
 pub fn parse_with(text: &str, path: &Path, sources: &Sources<'_>) -> Result<Loaded, Report> {
-    let (root, mistakes) = DeTable::parse_recoverable(text);
-    if !mistakes.is_empty() {
-        let problem = |error: &toml::de::Error| {
-            Problem::error(error.span().unwrap_or(0..0), format!("not TOML: {}", error.message().trim()))
-        };
-        return Err(Report::new(path.to_owned(), text.to_owned(), mistakes.iter().map(problem).collect()));
-    }
+    let root = toml(text, path)?;
     let problems = Problems::default();
     let config = read(root.get_ref(), text, path, sources, &problems);
     let concealed = problems.concealed(text);
@@ -72,6 +67,48 @@ pub fn parse_with(text: &str, path: &Path, sources: &Sources<'_>) -> Result<Load
         // A warning may follow from what could not be read; those that remain are given once the file can be used.
         _ => Err(Report::new(path.to_owned(), concealed, errors)),
     }
+}
+
+/// Where the control socket of a file is, for those who speak to the proxy that serves it. Nothing else of the file need
+/// be right, and no secret is read: those are the proxy's.
+///
+/// # Errors
+/// The file cannot be read or is not TOML, or what it says of the socket is a mistake; and where it names none, there is
+/// a mistake in `[proxy]`, which may be the misspelt name. A socket that the file does not name may be another proxy's.
+pub fn control_socket(path: &Path) -> Result<PathBuf, Report> {
+    let text = std::fs::read_to_string(path).map_err(|error| Report::unreadable(path, &error))?;
+    control_socket_of(&text, path)
+}
+
+/// The same as [`control_socket`], of a text as if it stood in the file at `path`.
+///
+/// # Errors
+/// As [`control_socket`].
+pub fn control_socket_of(text: &str, path: &Path) -> Result<PathBuf, Report> {
+    let root = toml(text, path)?;
+    let problems = Problems::default();
+    let socket = {
+        let root = Reader::new("the file", text.len()..text.len(), Some(root.get_ref()), &problems);
+        let proxy = root.value("proxy").and_then(|proxy| proxy.get_ref().as_table());
+        if proxy.is_some_and(|proxy| proxy.contains_key("control_socket")) {
+            sections::proxy::control_socket(&root.section("proxy"), path)
+        } else {
+            sections::proxy::proxy(&root, path, root.value("plain").is_some()).item.control_socket
+        }
+    };
+    let (errors, _) = problems.into_parts();
+    if errors.is_empty() { Ok(socket) } else { Err(Report::new(path.to_owned(), text.to_owned(), errors)) }
+}
+
+fn toml<'a>(text: &'a str, path: &Path) -> Result<Spanned<DeTable<'a>>, Report> {
+    let (root, mistakes) = DeTable::parse_recoverable(text);
+    if mistakes.is_empty() {
+        return Ok(root);
+    }
+    let problem = |error: &toml::de::Error| {
+        Problem::error(error.span().unwrap_or(0..0), format!("not TOML: {}", error.message().trim()))
+    };
+    Err(Report::new(path.to_owned(), text.to_owned(), mistakes.iter().map(problem).collect()))
 }
 
 /// `None` only when an error is noted.

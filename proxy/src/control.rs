@@ -1,7 +1,8 @@
 //! The control socket: how `pgward reload`, `status` and `stop` reach the running proxy.
 //!
-//! A Unix socket that only its owner may connect to. One line of JSON with a [`Command`] goes in, one line with a
-//! [`Reply`] comes back.
+//! A Unix socket that only its owner may connect to. One line of JSON with a [`Request`] goes in, one line with a
+//! [`Reply`] comes back. A request names the file that whoever asks has in mind: a proxy that serves another one does
+//! nothing, so that nobody stops a proxy for its neighbour.
 
 use std::fs::{self, Permissions};
 use std::future::Future;
@@ -16,8 +17,8 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 
-/// Longest command line; commands have no arguments.
-const MAX_COMMAND: u64 = 4096;
+/// Longest request: a path of Linux (4096 bytes, each at most 6 in JSON) and the command.
+const MAX_REQUEST: u64 = 6 * 4096 + 256;
 /// A peer has this long to send its command, and to take the reply.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -54,9 +55,13 @@ impl Reply {
     }
 }
 
-#[derive(Serialize, Deserialize)]
-struct Request {
-    command: Command,
+/// What goes in.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Request {
+    /// What is asked.
+    pub command: Command,
+    /// The configuration file of the proxy that is meant.
+    pub config: PathBuf,
 }
 
 /// The socket, answering.
@@ -99,7 +104,7 @@ impl Control {
     /// Answers commands for ever, one task for each connection, so that a slow reload does not keep `status` waiting.
     pub async fn serve<H, F>(&self, handler: H)
     where
-        H: Fn(Command) -> F + Clone + Send + 'static,
+        H: Fn(Request) -> F + Clone + Send + 'static,
         F: Future<Output = Reply> + Send,
     {
         loop {
@@ -149,17 +154,17 @@ fn refuse_if_taken(path: &Path) -> io::Result<()> {
     }
 }
 
-async fn answer<F: Future<Output = Reply>>(mut peer: UnixStream, handler: impl Fn(Command) -> F) -> io::Result<()> {
+async fn answer<F: Future<Output = Reply>>(mut peer: UnixStream, handler: impl Fn(Request) -> F) -> io::Result<()> {
     let (reader, mut writer) = peer.split();
     let mut line = String::new();
-    let mut reader = tokio::io::BufReader::new(reader.take(MAX_COMMAND));
+    let mut reader = tokio::io::BufReader::new(reader.take(MAX_REQUEST));
     tokio::time::timeout(PATIENCE, reader.read_line(&mut line)).await??;
     if line.is_empty() {
         // Someone looked whether the socket answers.
         return Ok(());
     }
     let reply = match serde_json::from_str::<Request>(&line) {
-        Ok(request) => handler(request.command).await,
+        Ok(request) => handler(request).await,
         Err(error) => Reply::error(format!("not a command: {error}")),
     };
     let mut line = serde_json::to_vec(&reply)?;
@@ -167,15 +172,20 @@ async fn answer<F: Future<Output = Reply>>(mut peer: UnixStream, handler: impl F
     tokio::time::timeout(PATIENCE, writer.write_all(&line)).await?
 }
 
-/// Sends a command to the proxy behind `path` and waits for its reply, however long that takes.
+/// Sends a command to the proxy that serves the file `config` behind the socket `path`, and waits for its reply, however
+/// long that takes.
 ///
 /// # Errors
 /// Nobody answers there, or not in the way that a proxy would.
-pub fn call(path: &Path, command: Command) -> anyhow::Result<Reply> {
+pub fn call(path: &Path, config: &Path, command: Command) -> anyhow::Result<Reply> {
+    let config = fs::canonicalize(config).with_context(|| format!("the file {}", config.display()))?;
     let mut stream = net::UnixStream::connect(path).with_context(|| {
-        format!("no pgward answers on {} (is it running, and is this its configuration?)", path.display())
+        format!(
+            "no pgward answers on {} (is it running, and was this its `control_socket` when it started?)",
+            path.display()
+        )
     })?;
-    let mut line = serde_json::to_vec(&Request { command })?;
+    let mut line = serde_json::to_vec(&Request { command, config })?;
     line.push(b'\n');
     stream.write_all(&line)?;
     let mut reply = String::new();
@@ -195,8 +205,9 @@ mod tests {
         tokio::spawn(async move {
             let _placed = placed;
             control
-                .serve(|command| async move {
-                    match command {
+                .serve(|request| async move {
+                    assert!(request.config.is_absolute());
+                    match request.command {
                         Command::Reload => Reply::error("pgward.toml:3:1: unknown key\n  | caret"),
                         other => Reply::ok(format!("{other:?}")),
                     }
@@ -207,7 +218,9 @@ mod tests {
 
     async fn asked(path: &Path, command: Command) -> anyhow::Result<Reply> {
         let path = path.to_owned();
-        tokio::task::spawn_blocking(move || call(&path, command)).await.unwrap()
+        let config = path.with_file_name("pgward.toml");
+        fs::write(&config, "").unwrap();
+        tokio::task::spawn_blocking(move || call(&path, &config, command)).await.unwrap()
     }
 
     #[tokio::test]
@@ -253,7 +266,7 @@ mod tests {
         let path = folder.path().join("pgward.sock");
         let server = serve(&path).await;
         let mut client = UnixStream::connect(&path).await.unwrap();
-        client.write_all(b"{\"command\":\"explode\"}\n").await.unwrap();
+        client.write_all(b"{\"command\":\"explode\",\"config\":\"/etc/pgward.toml\"}\n").await.unwrap();
         let mut answer = String::new();
         client.read_to_string(&mut answer).await.unwrap();
         let reply: Reply = serde_json::from_str(&answer).unwrap();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pgward_audit::EventKind;
-use pgward_config::Config;
+use pgward_config::{Config, Report};
 use tokio::runtime::Handle;
 
 use crate::catalog::{self, LiveCatalog};
@@ -17,6 +17,31 @@ use crate::state::State;
 const PATIENCE: Duration = Duration::from_secs(3);
 /// How long until it is asked again.
 const ASK_AGAIN: Duration = Duration::from_secs(5);
+
+/// A file that was not put in force.
+struct Refused {
+    /// Why, for whoever asked: every mistake with its line.
+    text: String,
+    /// Why, in one line for the audit log.
+    reason: String,
+}
+
+impl Refused {
+    fn of(why: String) -> Self {
+        Self { reason: why.clone(), text: why }
+    }
+
+    /// Mistakes of the file. The record has the first of them and how many there are.
+    fn mistakes(report: &Report) -> Self {
+        let mut lines = report.lines();
+        let first = lines.next().unwrap_or_default();
+        let reason = match lines.count() {
+            0 => first,
+            more => format!("{first}; and {more} more"),
+        };
+        Self { text: report.render(false), reason }
+    }
+}
 
 /// What the shards' catalogs say together.
 pub(crate) struct Catalogs {
@@ -36,20 +61,20 @@ impl Proxy {
                 tracing::info!("{text}");
                 Reply::ok(text)
             }
-            Err(text) => {
+            Err(Refused { text, reason }) => {
                 self.shared.metrics.reloads_failed.increment(1);
-                self.record(EventKind::ReloadRefused, text.lines().next().unwrap_or_default());
-                Reply::error(text)
+                self.record(EventKind::ReloadRefused, &reason);
+                Reply::error(format!("reload refused, nothing was changed\n{text}"))
             }
         }
     }
 
-    async fn try_reload(&self) -> Result<String, String> {
-        let loaded = pgward_config::load(&self.config_path)
-            .map_err(|report| format!("reload refused, nothing was changed\n{}", report.render(false)))?;
+    async fn try_reload(&self) -> Result<String, Refused> {
+        let loaded = pgward_config::load(&self.config_path).map_err(|report| Refused::mistakes(&report))?;
+        let warnings: Vec<String> = loaded.warnings_report().lines().collect();
         let old = self.shared.state.load_full();
         let config = Arc::new(loaded.config);
-        let refused = |error: anyhow::Error| format!("reload refused, nothing was changed\n{error:#}");
+        let refused = |error: anyhow::Error| Refused::of(format!("{error:#}"));
         let catalogs = live_catalog(&self.control, &config).await;
         let state = State::new(Arc::clone(&config), &catalogs.found, Some(&old)).map_err(refused)?;
         let changes = pgward_config::diff(&old.config, &config);
@@ -67,8 +92,8 @@ impl Proxy {
         for key in pgward_config::needs_restart(&self.first_config, &config) {
             text.push_str(&format!("\n  needs a restart: {key}"));
         }
-        for warning in loaded.warnings.iter() {
-            text.push_str(&format!("\n  warning: {}", warning.message));
+        for warning in warnings {
+            text.push_str(&format!("\n  {warning}"));
         }
         Ok(text)
     }

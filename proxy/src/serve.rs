@@ -24,7 +24,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::cancel::Limits;
-use crate::control::{Command, Control, Placed, Reply};
+use crate::control::{Command, Control, Placed, Reply, Request};
 use crate::http::{Missing, Probe};
 use crate::metrics::{Metrics, NodeFigures};
 use crate::registry::{Kill, Registry};
@@ -206,17 +206,26 @@ impl Proxy {
         drop(guard);
         let proxy = Arc::clone(self);
         self.control.spawn(async move {
-            let handler = move |command| {
+            let handler = move |request| {
                 let proxy = Arc::clone(&proxy);
-                async move { proxy.obey(command).await }
+                async move { proxy.obey(request).await }
             };
             control.serve(handler).await;
         });
         Ok(placed)
     }
 
-    async fn obey(self: Arc<Self>, command: Command) -> Reply {
-        match command {
+    async fn obey(self: Arc<Self>, request: Request) -> Reply {
+        // The file may have been replaced since the start; its name is what counts.
+        let serves = std::fs::canonicalize(&self.config_path).unwrap_or_else(|_| self.config_path.clone());
+        if serves != request.config {
+            return Reply::error(format!(
+                "the pgward that answers here serves {}, not {}; nothing was done",
+                serves.display(),
+                request.config.display()
+            ));
+        }
+        match request.command {
             Command::Reload => self.reload().await,
             Command::Status => Reply::ok(self.describe()),
             Command::Stop => {

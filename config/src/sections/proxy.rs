@@ -87,7 +87,7 @@ fn database<'a>(reader: &Reader<'a>, plain: bool) -> &'a str {
     "postgres"
 }
 
-fn control_socket(reader: &Reader<'_>, toml: &Path) -> PathBuf {
+pub(crate) fn control_socket(reader: &Reader<'_>, toml: &Path) -> PathBuf {
     let written = reader.text("control_socket", "the path of a Unix socket");
     resolve(toml, written.map_or(CONTROL_SOCKET, |text| text.into_inner()))
 }

@@ -86,18 +86,20 @@ fn run_check(args: &Check) -> anyhow::Result<ExitCode> {
     Ok(if fine { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Asks the running proxy of this configuration. The control socket's place is all that is needed of the file, so that
-/// a file with mistakes can still be handed over for a reload and be refused by the proxy, in words.
+/// Asks the running proxy of this configuration. The control socket's place is all that is read of the file: its
+/// secrets are the proxy's, and so is the judgement of its mistakes.
 fn ask(at: &Config, command: Ask) -> anyhow::Result<ExitCode> {
-    let socket = match pgward_config::load(&at.config) {
-        Ok(loaded) => loaded.config.proxy.control_socket,
-        Err(report) if command == Ask::Reload => {
+    let socket = match pgward_config::control_socket(&at.config) {
+        Ok(socket) => socket,
+        Err(report) => {
             eprint!("{}", report.render(std::io::stderr().is_terminal()));
-            anyhow::bail!("the configuration was not handed to the running proxy, which goes on with the one it has");
+            anyhow::bail!(
+                "which control socket is this file's cannot be told, so no proxy was asked; one that runs goes on with \
+                 the configuration it has (by signals: SIGHUP reloads, SIGTERM stops it)"
+            );
         }
-        Err(_) => control_socket_of(&at.config),
     };
-    let reply = control::call(&socket, command)?;
+    let reply = control::call(&socket, &at.config, command)?;
     if reply.ok {
         println!("{}", reply.text);
         Ok(ExitCode::SUCCESS)
@@ -105,9 +107,4 @@ fn ask(at: &Config, command: Ask) -> anyhow::Result<ExitCode> {
         eprintln!("{}", reply.text);
         Ok(ExitCode::FAILURE)
     }
-}
-
-/// Where the control socket is by default, for a file that cannot be read any more.
-fn control_socket_of(config: &std::path::Path) -> PathBuf {
-    config.parent().map_or_else(|| PathBuf::from("pgward.sock"), |folder| folder.join("pgward.sock"))
 }

@@ -181,8 +181,8 @@ async fn a_client_that_vanishes_while_it_logs_in_leaves_nothing() {
 
 /// Clients by `pgward status`.
 async fn clients(pgward: &Deployment) -> usize {
-    let socket = pgward.files().dir.join("pgward.sock");
-    let call = move || pgward::control::call(&socket, pgward::control::Command::Status).unwrap();
+    let (socket, config) = (pgward.files().dir.join("pgward.sock"), pgward.files().config());
+    let call = move || pgward::control::call(&socket, &config, pgward::control::Command::Status).unwrap();
     let reply = tokio::task::spawn_blocking(call).await.unwrap();
     let line = reply.text.lines().find_map(|line| line.strip_prefix("clients")).unwrap().trim().to_owned();
     line.parse().unwrap()

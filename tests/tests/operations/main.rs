@@ -2,6 +2,7 @@
 //! its own.
 #![allow(missing_docs, clippy::unwrap_used)]
 
+mod asking;
 mod cancels;
 mod copy;
 mod describer;

@@ -31,8 +31,8 @@ struct Status {
 
 impl Status {
     async fn ask(pgward: &Deployment) -> Self {
-        let socket = pgward.files().dir.join("pgward.sock");
-        let call = move || pgward::control::call(&socket, pgward::control::Command::Status).unwrap();
+        let (socket, config) = (pgward.files().dir.join("pgward.sock"), pgward.files().config());
+        let call = move || pgward::control::call(&socket, &config, pgward::control::Command::Status).unwrap();
         let text = tokio::task::spawn_blocking(call).await.unwrap().text;
         let clients = text.lines().find_map(|line| line.strip_prefix("clients")).unwrap().trim().parse().unwrap();
         let mut pools = BTreeMap::new();
