@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -80,6 +80,31 @@ pub(crate) fn open(path: &Path) -> io::Result<File> {
     }
 }
 
+/// How every record begins.
+const RECORD: &[u8] = b"{\"seq\":";
+
+/// Lets through what is empty, begins with a record or with a torn one, or is no regular file. A path that was given by
+/// mistake may name anything: what it names is neither written to, cut nor moved.
+pub(crate) fn refuse_foreign(file: &File) -> io::Result<()> {
+    if !file.metadata()?.is_file() {
+        return Ok(());
+    }
+    let mut head = [0; RECORD.len()];
+    let mut read = 0;
+    while read < head.len() {
+        match file.read_at(&mut head[read..], read as u64)? {
+            0 => break,
+            more => read += more,
+        }
+    }
+    if RECORD.starts_with(&head[..read]) {
+        return Ok(());
+    }
+    let why = "it begins with something else than a record, so it is not an audit log and was left as it is; \
+               give `path` of [audit] a file of its own, or move this one away";
+    Err(io::Error::new(io::ErrorKind::InvalidData, why))
+}
+
 /// The name under which a file is set aside; names sort in the order of the log.
 pub(crate) fn rotated(path: &Path, first_seq: u64) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
@@ -142,6 +167,7 @@ impl Sink for AppendFile {
             return self.restore(len);
         }
         let new = open(&self.path)?;
+        refuse_foreign(&new)?;
         let len = new.metadata()?.len();
         self.file = Arc::new(new);
         Ok(Found::Other(len))

@@ -63,7 +63,7 @@ impl AuditLog {
     /// damaged file is set aside; an event says so.
     ///
     /// # Errors
-    /// The file cannot be opened, or another process writes to it.
+    /// The file cannot be opened, another process writes to it, or it is not an audit log.
     pub fn open(config: &Audit, instance: &str) -> Result<Self, AuditError> {
         let opened = recovery::open(&config.path).map_err(|error| AuditError::new(&config.path, "open", error))?;
         let recovery::Opened { file, len, first_seq, next_seq, mended } = opened;

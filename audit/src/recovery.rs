@@ -25,13 +25,14 @@ pub(crate) struct Opened {
 const MAX_LINE: u64 = 256 * 1024 * 1024;
 
 /// Opens or creates the file. A last line without its newline is what a kill or a loss of power leaves in the middle
-/// of a write; its statement was never forwarded, so it is cut off. Where even the last whole line is not a record, the
-/// file is set aside untouched and a new one begun.
+/// of a write; its statement was never forwarded, so it is cut off. Where the last whole line is not a record, the file
+/// is set aside untouched and a new one begun. A file that does not begin with a record is not an audit log: an error.
 pub(crate) fn open(path: &Path) -> io::Result<Opened> {
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder)?;
     }
     let file = file::open(path)?;
+    file::refuse_foreign(&file)?;
     let metadata = file.metadata()?;
     if !metadata.is_file() {
         return Ok(Opened { file, len: 0, first_seq: 1, next_seq: 1, mended: None });
@@ -187,6 +188,20 @@ mod tests {
         assert_eq!((opened.len, opened.next_seq), (0, 3));
         let aside = path.with_file_name("audit.jsonl.damaged-1");
         assert_eq!(fs::read(aside).unwrap(), content);
+    }
+
+    #[test]
+    fn what_is_no_audit_log_is_left_as_it_is() {
+        let key = "6f1c2a3b4d5e6f708192a3b4c5d6e7f8";
+        for content in ["[proxy]\ndatabase = \"ehr\"\n", key, "{\"sequence\":1}\n", "\n", "\0\0\0\n", "{\"sec"] {
+            let folder = TempDir::new().unwrap();
+            let path = folder.path().join("pgward.toml");
+            fs::write(&path, content).unwrap();
+            let refused = open(&path).err().unwrap().to_string();
+            assert!(refused.contains("not an audit log"), "{refused}");
+            assert_eq!(fs::read_to_string(&path).unwrap(), content);
+            assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing was set aside");
+        }
     }
 
     #[test]

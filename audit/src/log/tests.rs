@@ -361,6 +361,21 @@ fn a_renamed_file_is_left_and_a_new_one_begun() {
 }
 
 #[test]
+fn a_foreign_file_in_its_place_is_not_written_to() {
+    let folder = TempDir::new().unwrap();
+    let (path, log) = in_folder(&folder, None);
+    normal(&log, "a").unwrap();
+    fs::rename(&path, folder.path().join("aside")).unwrap();
+    fs::write(&path, "precious\n").unwrap();
+    assert!(log.reopen().unwrap_err().to_string().contains("not an audit log"));
+    normal(&log, "b").unwrap_err();
+    assert_eq!(fs::read_to_string(&path).unwrap(), "precious\n");
+    fs::remove_file(&path).unwrap();
+    normal(&log, "c").unwrap();
+    assert!(story(&read::records(&path).unwrap()).contains(&"c"));
+}
+
+#[test]
 fn a_deleted_file_is_written_anew() {
     let folder = TempDir::new().unwrap();
     let (path, log) = in_folder(&folder, None);
