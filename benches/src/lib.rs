@@ -30,7 +30,7 @@ pub fn with_literal(statement: &str) -> String {
 pub fn config() -> Config {
     let env = |name: &str| Some(format!("value-of-{name}"));
     let file = |_: &Path| Err(std::io::Error::from(std::io::ErrorKind::NotFound));
-    let sources = Sources { env: &env, file: &file, salt: &|_| [7; 16] };
+    let sources = Sources { env: &env, file: &file, real: &Path::to_path_buf, salt: &|_| [7; 16] };
     let text = include_str!("../../pgward.toml");
     parse_with(text, Path::new("pgward.toml"), &sources).unwrap_or_else(|report| panic!("{report}")).config
 }

@@ -238,9 +238,13 @@ mod tests {
     fn read(text: &str, password: &str) -> Config {
         let env = |_: &str| Some(password.to_owned());
         let file = |_: &Path| Err(std::io::Error::from(std::io::ErrorKind::NotFound));
-        parse_with(text, Path::new("pgward.toml"), &Sources { env: &env, file: &file, salt: &|_| [7; 16] })
-            .unwrap()
-            .config
+        parse_with(
+            text,
+            Path::new("pgward.toml"),
+            &Sources { env: &env, file: &file, real: &Path::to_path_buf, salt: &|_| [7; 16] },
+        )
+        .unwrap()
+        .config
     }
 
     fn words(from: &str, to: &str) -> Vec<String> {

@@ -147,7 +147,9 @@ fn read(table: &DeTable<'_>, text: &str, path: &Path, sources: &Sources<'_>, pro
         pools,
     };
     rules::check(&document);
-    Some(assemble(document, text, path, health, directory, audit?))
+    let audit = audit?;
+    rules::paths::check(path, &directory, &audit.path, sources, problems);
+    Some(assemble(document, text, path, health, directory, audit))
 }
 
 fn assemble(

@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -367,6 +367,24 @@ impl Plain {
 }
 
 impl Config {
+    /// Where the commit log is: beside the directory of patients, and where there is none beside the audit log.
+    pub fn commit_log(&self) -> PathBuf {
+        Self::commit_log_beside(Self::commit_log_stands_beside(&self.directory, &self.audit.path))
+    }
+
+    pub(crate) fn commit_log_stands_beside<'a>(directory: &'a Directory, audit: &'a Path) -> &'a Path {
+        match directory {
+            Directory::Embedded { path, .. } => path,
+            Directory::Hash => audit,
+        }
+    }
+
+    pub(crate) fn commit_log_beside(path: &Path) -> PathBuf {
+        let mut name = path.as_os_str().to_owned();
+        name.push(".commits");
+        name.into()
+    }
+
     /// The pools whose connections a node of this role may have.
     pub fn pools_of(&self, role: NodeRole) -> &'static [PoolKind] {
         if self.plain.is_some() { Plain::POOLS } else { PoolKind::of(role) }

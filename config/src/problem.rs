@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::ops::Range;
+use std::path::PathBuf;
 
 /// Whether a problem stops the file from being used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,11 +71,44 @@ impl Problem {
 pub(crate) struct Problems {
     found: RefCell<Vec<Problem>>,
     secrets: RefCell<Vec<Range<usize>>>,
+    files: RefCell<Vec<NamedFile>>,
+}
+
+/// A file that the document names.
+#[derive(Clone, Debug)]
+pub(crate) struct NamedFile {
+    /// Its path, resolved.
+    pub(crate) path: PathBuf,
+    /// Where it is named.
+    pub(crate) at: Range<usize>,
+    /// By what, e.g. "`path` of [audit]".
+    pub(crate) by: String,
+    pub(crate) access: Access,
+}
+
+/// What PgWard does with a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Access {
+    Read,
+    /// It is PgWard's own: written, replaced, removed.
+    Own,
 }
 
 impl Problems {
     pub(crate) fn push(&self, problem: Problem) {
         self.found.borrow_mut().push(problem);
+    }
+
+    /// Remembers a file that the document names.
+    pub(crate) fn name_file(&self, file: NamedFile) {
+        self.files.borrow_mut().push(file);
+    }
+
+    /// The files that are named, in the order of the text.
+    pub(crate) fn files(&self) -> Vec<NamedFile> {
+        let mut files = self.files.borrow().clone();
+        files.sort_by_key(|file| file.at.start);
+        files
     }
 
     /// Remembers that this part of the text is, or may be, a secret: reports reach terminals and logs.

@@ -7,13 +7,14 @@
 use std::cell::RefCell;
 use std::fmt::Display;
 use std::ops::{Range, RangeInclusive};
+use std::path::Path;
 use std::time::Duration;
 
 use serde_spanned::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use crate::nearest::nearest;
-use crate::problem::{Problem, Problems};
+use crate::problem::{Access, NamedFile, Problem, Problems};
 use crate::units::{DURATION, SIZE, parse_duration, parse_size};
 
 pub(crate) type Value<'a> = Spanned<DeValue<'a>>;
@@ -53,6 +54,12 @@ impl<'a> Reader<'a> {
         if let Some(value) = self.peek(key) {
             self.problems.conceal(value.span());
         }
+    }
+
+    /// Remembers that a key, or its default, names this file.
+    pub(crate) fn name_file(&self, key: &str, path: &Path, access: Access) {
+        let by = format!("`{key}` of {}", self.name);
+        self.problems.name_file(NamedFile { path: path.to_owned(), at: self.at(key), by, access });
     }
 
     /// Whether the table has no key at all.

@@ -7,7 +7,7 @@ use ring::hmac;
 use ring::rand::{SecureRandom, SystemRandom};
 
 use crate::model::Secret;
-use crate::problem::Problem;
+use crate::problem::{Access, Problem};
 use crate::reader::Reader;
 use crate::scram::SALT_LEN;
 
@@ -17,6 +17,8 @@ pub struct Sources<'a> {
     pub env: &'a dyn Fn(&str) -> Option<String>,
     /// The text of a file.
     pub file: &'a dyn Fn(&Path) -> std::io::Result<String>,
+    /// The one path of a file, however it is written and whatever links lead to it; of one that is not there, too.
+    pub real: &'a dyn Fn(&Path) -> PathBuf,
     /// The salt for a user's verifier. Random for each process, but the same at each reload, so that an unchanged
     /// password is seen to be unchanged, and a driver that keeps its SCRAM keys keeps them over a reload.
     pub salt: &'a dyn Fn(&str) -> [u8; SALT_LEN],
@@ -25,7 +27,19 @@ pub struct Sources<'a> {
 impl<'a> Sources<'a> {
     /// The file system and the system's random numbers, with this environment.
     pub fn with_env(env: &'a dyn Fn(&str) -> Option<String>) -> Self {
-        Self { env, file: &|path| std::fs::read_to_string(path), salt: &process_salt }
+        Self { env, file: &|path| std::fs::read_to_string(path), real: &real_path, salt: &process_salt }
+    }
+}
+
+/// A file that is to be made later has its place in a folder that may be there.
+fn real_path(path: &Path) -> PathBuf {
+    if let Ok(real) = std::fs::canonicalize(path) {
+        return real;
+    }
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    match (path.parent(), path.file_name()) {
+        (Some(folder), Some(name)) => std::fs::canonicalize(folder).unwrap_or_else(|_| folder.to_owned()).join(name),
+        _ => path,
     }
 }
 
@@ -45,6 +59,16 @@ fn process_salt(user: &str) -> [u8; SALT_LEN] {
 /// A path as written, resolved against the folder of the TOML.
 pub(crate) fn resolve(toml: &Path, written: &str) -> PathBuf {
     toml.parent().unwrap_or(Path::new("")).join(written)
+}
+
+/// Reads a required path of a file of PgWard's own.
+pub(crate) fn own_file(reader: &Reader<'_>, key: &'static str, toml: &Path, expected: &str) -> PathBuf {
+    let written = reader.need(key, expected);
+    let path = resolve(toml, written);
+    if !written.is_empty() {
+        reader.name_file(key, &path, Access::Own);
+    }
+    path
 }
 
 /// Reads `key = { env = "…" }` or `key = { file = "…" }`; `None` when the key is absent or wrong (which is noted).
@@ -68,6 +92,7 @@ pub(crate) fn secret(reader: &Reader<'_>, key: &'static str, toml: &Path, source
             .ok_or_else(|| (name.span(), format!("the environment variable `{}` is not set", name.get_ref()))),
         (None, Some(file)) => {
             let path = resolve(toml, file.get_ref());
+            place.name_file("file", &path, Access::Read);
             (sources.file)(&path)
                 .map_err(|error| (file.span(), format!("the file {} cannot be read: {error}", path.display())))
         }

@@ -22,7 +22,10 @@ fn read(text: &str) -> Result<Loaded, Report> {
         Some("etc/app.password") => Ok("geheim\n".into()),
         _ => Err(std::io::Error::from(std::io::ErrorKind::NotFound)),
     };
-    parse_with(text, Path::new("etc/pgward.toml"), &Sources { env: &env, file: &file, salt: &|_| [7; 16] })
+    // One link, from `/linked` to the folder.
+    let real = |path: &Path| path.strip_prefix("/linked").map_or(path.to_owned(), |rest| Path::new("etc").join(rest));
+    let sources = Sources { env: &env, file: &file, real: &real, salt: &|_| [7; 16] };
+    parse_with(text, Path::new("etc/pgward.toml"), &sources)
 }
 
 /// The base with one piece replaced, which must be in it exactly once.
@@ -52,6 +55,22 @@ fn one_mistake(from: &str, to: &str, says: &[&str]) {
 fn the_base_has_no_mistake() {
     let loaded = read(BASE).unwrap();
     assert!(loaded.warnings.is_empty(), "{}", loaded.warnings_report());
+}
+
+#[test]
+fn every_file_of_pgward_is_its_own() {
+    let audit = "path = \"audit.jsonl\"";
+    one_mistake(audit, "path = \"./pgward.toml\"", &["`path` of [audit] is this configuration file"]);
+    one_mistake(audit, "path = \"/linked/pgward.toml\"", &["`path` of [audit] is this configuration file"]);
+    one_mistake(audit, "path = \"patients.dir\"", &["`path` of [audit] is the file of `path` of [directory]"]);
+    one_mistake(audit, "path = \"pgward.sock\"", &["`path` of [audit] is the file of `control_socket` of [proxy]"]);
+    one_mistake(audit, "path = \"patients.dir.commits\"", &["the commit log", "is the file of `path` of [audit]"]);
+    let secret = with("password = { env = \"APP\" }", "password = { file = \"app.password\" }");
+    assert!(read(&secret).is_ok());
+    let both = report(&secret.replace(audit, "path = \"app.password\""));
+    assert!(both.contains("`path` of [audit] is the file of `file` of `password` of [[users]]"), "{both}");
+    let roles = secret.replace("password = { env = \"EHR_APP\" }", "password = { file = \"app.password\" }");
+    assert!(read(&roles).is_ok(), "secrets may share a file");
 }
 
 #[test]

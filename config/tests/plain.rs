@@ -10,7 +10,11 @@ const SHIPPED: &str = include_str!("../../plain.toml");
 fn read(text: &str) -> Result<Loaded, Report> {
     let env = |name: &str| name.starts_with("PGWARD_").then(|| format!("value-of-{name}"));
     let file = |_: &Path| Err(std::io::Error::from(std::io::ErrorKind::NotFound));
-    parse_with(text, Path::new("plain.toml"), &Sources { env: &env, file: &file, salt: &|_| [7; 16] })
+    parse_with(
+        text,
+        Path::new("plain.toml"),
+        &Sources { env: &env, file: &file, real: &Path::to_path_buf, salt: &|_| [7; 16] },
+    )
 }
 
 fn shipped() -> Config {

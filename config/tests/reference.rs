@@ -11,7 +11,7 @@ const REFERENCE: &str = include_str!("../../pgward.toml");
 fn read(text: &str) -> Loaded {
     let env = |name: &str| name.starts_with("PGWARD_").then(|| format!("value-of-{name}"));
     let file = |_: &Path| Err(std::io::Error::from(std::io::ErrorKind::NotFound));
-    let sources = Sources { env: &env, file: &file, salt: &|_| [7; 16] };
+    let sources = Sources { env: &env, file: &file, real: &Path::to_path_buf, salt: &|_| [7; 16] };
     parse_with(text, Path::new("pgward.toml"), &sources).unwrap_or_else(|report| panic!("{report}"))
 }
 

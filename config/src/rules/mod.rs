@@ -4,6 +4,7 @@
 mod capacity;
 mod duplicates;
 mod hash_ranges;
+pub(crate) mod paths;
 mod patient_regions;
 mod peers;
 mod plain;

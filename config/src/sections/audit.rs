@@ -5,7 +5,7 @@ use std::path::Path;
 use crate::model::{Audit, AuditPolicy};
 use crate::problem::Problem;
 use crate::reader::Reader;
-use crate::sources::{Sources, hmac_key, resolve};
+use crate::sources::{Sources, hmac_key, own_file};
 
 const POLICIES: [(&str, AuditPolicy); 3] =
     [("buffered", AuditPolicy::Buffered), ("written", AuditPolicy::Written), ("synced", AuditPolicy::Synced)];
@@ -34,7 +34,7 @@ pub(crate) fn audit(root: &Reader<'_>, toml: &Path, sources: &Sources<'_>) -> Op
     }
     let never = reader.value("rotate_bytes").and_then(|value| value.get_ref().as_str()) == Some("never");
     let audit = Audit {
-        path: resolve(toml, reader.need("path", "the path of the file of records")),
+        path: own_file(&reader, "path", toml, "the path of the file of records"),
         policy,
         key: hmac_key(&reader, "key", toml, sources),
         rotate_bytes: if never { None } else { Some(reader.size_or("rotate_bytes", ROTATE_BYTES_LEAST, ROTATE_BYTES)) },

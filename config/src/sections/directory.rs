@@ -5,7 +5,7 @@ use std::path::Path;
 use crate::model::{Directory, Strategy};
 use crate::problem::Problem;
 use crate::reader::Reader;
-use crate::sources::{Sources, hmac_key, resolve};
+use crate::sources::{Sources, hmac_key, own_file};
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
@@ -39,7 +39,7 @@ pub(crate) fn directory(root: &Reader<'_>, strategy: Strategy, toml: &Path, sour
     }
     let directory = match kind {
         Kind::Embedded => Directory::Embedded {
-            path: resolve(toml, reader.need("path", "the path of the directory's file")),
+            path: own_file(&reader, "path", toml, "the path of the directory's file"),
             key: hmac_key(&reader, "key", toml, sources),
         },
         Kind::Hash => {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::{Http, Proxy};
+use crate::problem::Access;
 use crate::reader::{Placed, Reader};
 use crate::sections::peers::IDS;
 use crate::sections::{ADDRESS, address};
@@ -89,7 +90,9 @@ fn database<'a>(reader: &Reader<'a>, plain: bool) -> &'a str {
 
 pub(crate) fn control_socket(reader: &Reader<'_>, toml: &Path) -> PathBuf {
     let written = reader.text("control_socket", "the path of a Unix socket");
-    resolve(toml, written.map_or(CONTROL_SOCKET, |text| text.into_inner()))
+    let path = resolve(toml, written.map_or(CONTROL_SOCKET, |text| text.into_inner()));
+    reader.name_file("control_socket", &path, Access::Own);
+    path
 }
 
 /// The least room for a startup packet: a long user name, a long database name and a driver's usual settings.

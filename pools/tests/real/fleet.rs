@@ -66,7 +66,7 @@ key = {{ env = "KEY" }}
         _ => Some("0123456789abcdef0123456789abcdef".to_owned()),
     };
     let file = |_: &Path| Err(std::io::Error::from(std::io::ErrorKind::NotFound));
-    let sources = Sources { env: &env, file: &file, salt: &|_| [7; 16] };
+    let sources = Sources { env: &env, file: &file, real: &Path::to_path_buf, salt: &|_| [7; 16] };
     match parse_with(&text, Path::new("pgward.toml"), &sources) {
         Ok(loaded) => loaded.config,
         Err(report) => panic!("{report}"),

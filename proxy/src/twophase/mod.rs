@@ -10,13 +10,12 @@ mod log;
 mod recovery;
 
 use std::collections::{HashMap, HashSet};
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use parking_lot::Mutex;
-use pgward_config::{Config, Directory};
+use pgward_config::Config;
 use uuid::Uuid;
 
 use log::CommitLog;
@@ -54,7 +53,7 @@ struct Due {
 impl TwoPhase {
     /// Opens the log that belongs to this configuration.
     pub(crate) fn open(config: &Config) -> anyhow::Result<Self> {
-        let path = path(config);
+        let path = config.commit_log();
         let name = Uuid::new_v4().simple().to_string();
         let log = CommitLog::open(&path, &name[..16])
             .with_context(|| format!("the commit log {} cannot be opened", path.display()))?;
@@ -128,17 +127,6 @@ impl Drop for Claim {
             self.shards.iter().for_each(|shard| self.owner.look_at(shard, soon));
         }
     }
-}
-
-/// Beside the directory of patients; where there is none, beside the audit log.
-fn path(config: &Config) -> PathBuf {
-    let beside = match &config.directory {
-        Directory::Embedded { path, .. } => path,
-        Directory::Hash => &config.audit.path,
-    };
-    let mut name = Path::new(beside).as_os_str().to_owned();
-    name.push(".commits");
-    name.into()
 }
 
 /// An instance's name without what would have to be quoted.
