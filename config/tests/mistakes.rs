@@ -163,6 +163,13 @@ fn duplicate_names_ids_and_addresses_point_at_both() {
     );
     one_mistake("\"127.0.0.1:6433\"", "\"127.0.0.1:6432\"", &["127.0.0.1:6432 is taken by listener `east`"]);
     one_mistake("\"127.0.0.1:9090\"", "\"0.0.0.0:6433\"", &["0.0.0.0:6433 is taken by listener `east-emergency`"]);
+    one_mistake(
+        "\"127.0.0.1:9090\"",
+        "\"[::]:6433\"",
+        &["[::]:6433 is taken by listener `east-emergency`", "it alone"],
+    );
+    one_mistake("\"127.0.0.1:9090\"", "\"[::ffff:127.0.0.1]:6433\"", &["is taken by listener `east-emergency`"]);
+    assert!(read(&with("\"127.0.0.1:9090\"", "\"[::1]:6433\"")).is_ok());
     one_mistake("127.0.0.1:7010/ehr", "127.0.0.1:7001/other", &["127.0.0.1:7001 is node `east/replica-1` already"]);
     one_mistake(
         "127.0.0.1:7010/ehr\"",

@@ -1,7 +1,7 @@
 //! Names and addresses that must be unique.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 
 use super::Document;
@@ -62,21 +62,29 @@ fn listening(document: &Document<'_>) {
     let all: Vec<(String, SocketAddr, &Reader<'_>)> = listeners.chain(http).collect();
     for (n, (_, address, reader)) in all.iter().enumerate() {
         let clash = all[..n].iter().find(|(_, other, _)| meet(address, other));
-        if let Some((other, _, first)) = clash {
+        if let Some((other, first_address, first)) = clash {
             reader.push(
                 Problem::error(reader.at("address"), format!("the address {address} is taken by {other}"))
                     .label("expected an address of its own")
-                    .related(first.at("address"), "taken here"),
+                    .related(first.at("address"), "taken here")
+                    .maybe_help(both_families(address, first_address)),
             );
         }
     }
 }
 
+/// What may not be known to whoever writes the same port for both families.
+fn both_families(one: &SocketAddr, other: &SocketAddr) -> Option<String> {
+    let differ = one.is_ipv4() != other.is_ipv4();
+    differ.then(|| "[::] takes the addresses of IPv4, too: it alone is enough".to_owned())
+}
+
 fn meet(one: &SocketAddr, other: &SocketAddr) -> bool {
-    let same_family = one.is_ipv4() == other.is_ipv4();
-    let any = one.ip().is_unspecified() || other.ip().is_unspecified();
+    // [::] takes the addresses of IPv4, too, and one of those may be written as one of IPv6.
+    let takes = |any: &IpAddr, address: &IpAddr| any.is_unspecified() && (any.is_ipv6() || address.is_ipv4());
+    let (a, b) = (one.ip().to_canonical(), other.ip().to_canonical());
     // Port 0 lets the system choose, each time another.
-    one.port() != 0 && one.port() == other.port() && same_family && (any || one.ip() == other.ip())
+    one.port() != 0 && one.port() == other.port() && (a == b || takes(&a, &b) || takes(&b, &a))
 }
 
 /// One server cannot be two nodes: its pools would be counted twice and its health known twice.
