@@ -58,6 +58,15 @@ fn the_base_has_no_mistake() {
 }
 
 #[test]
+fn the_region_column_is_not_the_key() {
+    one_mistake(
+        "region_column = \"home_region\"",
+        "region_column = \"ID\"",
+        &["`region_column` is `id`, as `key` is", "the column with the patient's region", "leave `region_column` out"],
+    );
+}
+
+#[test]
 fn every_file_of_pgward_is_its_own() {
     let audit = "path = \"audit.jsonl\"";
     one_mistake(audit, "path = \"./pgward.toml\"", &["`path` of [audit] is this configuration file"]);

@@ -40,6 +40,14 @@ fn table(reader: Reader<'_>) -> Placed<'_, Table> {
             }
         }
     }
+    if let (Some(column), true) = (&key, key == region) {
+        reader.push(
+            Problem::error(reader.at("region_column"), format!("`region_column` is `{column}`, as `key` is"))
+                .label("expected the column with the patient's region")
+                .related(reader.at("key"), "the key")
+                .help("a table without one takes rows of known patients alone: leave `region_column` out"),
+        );
+    }
     let columns = columns(&reader, &[("key", &key), ("region_column", &region)]);
     reader.finish();
     let item = Table {

@@ -218,14 +218,20 @@ fn tables(problems: &mut Problems, declared: &Declared<'_>, sight: &Sight<'_>, f
                 Some(_) => {}
             }
         }
-        if let Some(region) = &table.region
-            && live.column(region).is_none()
-        {
-            problems.error(
-                id,
-                format!("{name} has no column \"{region}\", declared as its region column"),
-                "name the column that holds the patient's region",
-            );
+        if let Some(region) = &table.region {
+            match live.column(region) {
+                None => problems.error(
+                    id,
+                    format!("{name} has no column \"{region}\", declared as its region column"),
+                    "name the column that holds the patient's region",
+                ),
+                Some(oid) if !holds_a_region(oid) => problems.error(
+                    id,
+                    format!("{name}.{region} has the type {}, declared as its region column", type_name(oid)),
+                    "name the column that holds the patient's region: a text, or an enum of the regions",
+                ),
+                Some(_) => {}
+            }
         }
         if let Some(columns) = &table.columns
             && !columns.iter().map(|column| &**column).eq(names(live))
@@ -331,6 +337,12 @@ const fn fits(key: KeyType, oid: u32) -> bool {
         KeyType::Bigint => oid == 20,
         KeyType::Text => oid == 25 || oid == 1043,
     }
+}
+
+/// A string, or a type of the operator's own, such as an enum.
+fn holds_a_region(oid: u32) -> bool {
+    use tokio_postgres::types::Type;
+    Type::from_oid(oid).is_none_or(|known| [Type::TEXT, Type::VARCHAR, Type::BPCHAR, Type::NAME].contains(&known))
 }
 
 fn type_name(oid: u32) -> String {

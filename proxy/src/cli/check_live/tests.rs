@@ -190,6 +190,11 @@ fn tables_and_their_keys_are_checked_on_each_primary() {
 
     let regionless = judged(|_, facts| facts.tables[0].columns.truncate(1));
     assert!(regionless[0].what.contains("no column \"region\""));
+
+    const DATE: u32 = 1082;
+    let dated = judged(|_, facts| facts.tables[0].columns[1].1 = DATE);
+    assert!(dated[0].what.contains("public.patients.region has the type date"));
+    assert!(judged(|_, facts| facts.tables[0].columns[1].1 = 16_500).is_empty(), "an enum of the application");
 }
 
 #[test]
