@@ -233,7 +233,7 @@ impl<'a> Reader<'a> {
 
     /// A whole number within a range.
     pub(crate) fn number(&self, key: &'static str, allowed: RangeInclusive<u64>) -> Option<u64> {
-        let expected = if *allowed.end() >= u64::from(u32::MAX) {
+        let expected = if *allowed.end() > u64::from(u32::MAX) {
             format!("a whole number from {}", allowed.start())
         } else {
             format!("a whole number from {} to {}", allowed.start(), allowed.end())

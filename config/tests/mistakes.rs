@@ -67,6 +67,20 @@ fn the_region_column_is_not_the_key() {
 }
 
 #[test]
+fn a_number_beyond_its_range_is_told_both_ends() {
+    one_mistake(
+        "interval = \"10s\"",
+        "healthy_after = 99999999999",
+        &["`healthy_after` of [health] cannot be 99999999999", "expected a whole number from 1 to 4294967295"],
+    );
+}
+
+#[test]
+fn nobody_is_called_as_everybody_is_in_a_plain_pooler() {
+    one_mistake("name = \"app\"", "name = \"*\"", &["`name` of [[users]] cannot be \"*\"", "has no meaning here"]);
+}
+
+#[test]
 fn every_file_of_pgward_is_its_own() {
     let audit = "path = \"audit.jsonl\"";
     one_mistake(audit, "path = \"./pgward.toml\"", &["`path` of [audit] is this configuration file"]);

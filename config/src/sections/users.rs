@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::model::{AuthMethod, Class, Listener, PoolMode, Secret, ServerRole, User, Workload};
+use crate::model::{AuthMethod, Class, Listener, Plain, PoolMode, Secret, ServerRole, User, Workload};
 use crate::problem::Problem;
 use crate::reader::{Placed, Reader};
 use crate::scram;
@@ -49,6 +49,13 @@ fn user<'a>(
     proof_asked: Option<&str>,
 ) -> Placed<'a, User> {
     let name = reader.need("name", "a name of its own");
+    if name == Plain::ANYBODY {
+        reader.push(
+            Problem::error(reader.at("name"), format!("`name` of [[users]] cannot be \"{name}\""))
+                .label("a user's own name: a word for everybody has no meaning here")
+                .help("any user is served by a plain pooler alone (plain.toml), each by a proof of its own"),
+        );
+    }
     let workload = reader.word("workload", &WORKLOADS).unwrap_or(Workload::Care);
     let verifier = verifier(&reader, name, toml, sources);
     if let Some(listener) = proof_asked
