@@ -193,11 +193,17 @@ fn describe() {
     describe_counter!("pgward_bytes_total", "Bytes relayed, by direction");
 }
 
+/// Infinite where it is not known: what a node that is down had last told would look as if it were well.
+fn lag_seconds(node: &NodeFigures) -> Option<f64> {
+    let lag = node.lag?;
+    Some(if node.up && lag < Duration::MAX { lag.as_secs_f64() } else { f64::INFINITY })
+}
+
 fn render_nodes(page: &mut String, nodes: &[NodeFigures]) {
     type Figure = fn(&NodeFigures) -> Option<f64>;
     let families: [(&str, &str, Figure); 5] = [
         ("pgward_node_up", "1 when the node is up by the health rules", |node| Some(f64::from(u8::from(node.up)))),
-        ("pgward_node_lag_seconds", "How far a replica is behind", |node| node.lag.map(|lag| lag.as_secs_f64())),
+        ("pgward_node_lag_seconds", "How far a replica is behind", lag_seconds),
         ("pgward_node_connections", "Server connections in use", |node| Some(node.connections.into())),
         ("pgward_node_response_seconds", "Response time, smoothed", |node| Some(f64::from(node.response_ms) / 1e3)),
         ("pgward_node_cpu_percent", "CPU utilization", |node| node.cpu_percent.map(f64::from)),
@@ -206,6 +212,8 @@ fn render_nodes(page: &mut String, nodes: &[NodeFigures]) {
         head(page, name, help);
         for node in nodes {
             let Some(value) = figure(node) else { continue };
+            // As Prometheus writes it.
+            let value = if value.is_infinite() { "+Inf".to_owned() } else { value.to_string() };
             let (id, shard) = (Label(&node.node), Label(&node.shard));
             line(page, format_args!("{name}{{node=\"{id}\",shard=\"{shard}\",role=\"{}\"}} {value}", node.role));
         }
@@ -290,19 +298,33 @@ mod tests {
         }
     }
 
-    #[test]
-    fn nodes_show_their_present_state() {
-        let node = NodeFigures {
+    fn replica(up: bool, lag: Duration) -> NodeFigures {
+        NodeFigures {
             node: "a\"b".to_owned(),
             shard: "s".to_owned(),
             role: "replica",
-            up: true,
-            lag: Some(Duration::from_millis(1500)),
+            up,
+            lag: Some(lag),
             connections: 3,
             response_ms: 2.0,
             cpu_percent: None,
-        };
-        let page = page(&Metrics::new(), &[node]);
+        }
+    }
+
+    #[test]
+    fn a_replica_that_is_down_or_never_told_its_lag_is_infinitely_behind() {
+        for node in [replica(false, Duration::ZERO), replica(true, Duration::MAX)] {
+            let page = page(&Metrics::new(), &[node]);
+            assert!(
+                page.contains("pgward_node_lag_seconds{node=\"a\\\"b\",shard=\"s\",role=\"replica\"} +Inf\n"),
+                "{page}"
+            );
+        }
+    }
+
+    #[test]
+    fn nodes_show_their_present_state() {
+        let page = page(&Metrics::new(), &[replica(true, Duration::from_millis(1500))]);
         assert!(page.contains("pgward_node_up{node=\"a\\\"b\",shard=\"s\",role=\"replica\"} 1\n"), "{page}");
         assert!(page.contains("pgward_node_lag_seconds{node=\"a\\\"b\",shard=\"s\",role=\"replica\"} 1.5\n"));
         assert!(!page.contains("pgward_node_cpu_percent{"));
