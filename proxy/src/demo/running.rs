@@ -175,7 +175,7 @@ fn layout(port: u16) -> Result<Layout> {
     if let Some(taken) = (port..port + 3).find(|port| !ports::is_free(*port)) {
         bail!(
             "port {taken} is taken (`ss -ltnp 'sport = :{taken}'` shows by whom): choose another with --port; the demo \
-             listens on three ports in a row"
+             listens on three ports in a row, and on the next, where that is free, for health and metrics"
         );
     }
     let http_port = ports::free_preferring(port + 3)?;
