@@ -10,10 +10,21 @@ use tokio_postgres::{Client, NoTls};
 /// The part of one node's catalog that routing uses. Plain data: the router's own catalog is made from it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LiveCatalog {
-    /// Functions outside PostgreSQL's own schemas: name, and whether all overloads of it are IMMUTABLE or STABLE.
-    pub functions: Vec<(String, bool)>,
+    /// Functions that are not PostgreSQL's own.
+    pub functions: Vec<LiveFunction>,
     /// The declared tables that exist.
     pub tables: Vec<LiveTable>,
+}
+
+/// The functions of one name and one source.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LiveFunction {
+    /// Their name.
+    pub name: String,
+    /// All of them are IMMUTABLE or STABLE.
+    pub reads_only: bool,
+    /// The extension that they are of; of functions in C that are of none, their library.
+    pub source: Option<String>,
 }
 
 /// A table as it is on a server.
@@ -81,7 +92,7 @@ pub(crate) fn plain(error: tokio_postgres::Error) -> anyhow::Error {
 }
 
 /// An aggregate is as volatile as the functions that it is made of, whatever its own entry says.
-async fn functions(client: &Client) -> anyhow::Result<Vec<(String, bool)>> {
+async fn functions(client: &Client) -> anyhow::Result<Vec<LiveFunction>> {
     const QUERY: &str = "
         SELECT p.proname::text,
                bool_and(p.provolatile <> 'v' AND p.prokind <> 'p' AND NOT EXISTS (
@@ -89,13 +100,21 @@ async fn functions(client: &Client) -> anyhow::Result<Vec<(String, bool)>> {
                    JOIN pg_catalog.pg_proc f ON f.oid IN (
                        a.aggtransfn, a.aggfinalfn, a.aggcombinefn, a.aggserialfn, a.aggdeserialfn,
                        a.aggmtransfn, a.aggminvtransfn, a.aggmfinalfn)
-                   WHERE a.aggfnoid = p.oid AND f.provolatile = 'v'))
+                   WHERE a.aggfnoid = p.oid AND f.provolatile = 'v')),
+               coalesce(e.extname::text, CASE l.lanname WHEN 'c' THEN
+                   pg_catalog.regexp_replace(p.probin, '^.*/|[.]so$', '', 'g') END) AS source
         FROM pg_catalog.pg_proc p
         JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
-        WHERE n.nspname NOT IN ('pg_catalog', 'information_schema')
-        GROUP BY p.proname ORDER BY p.proname";
+        JOIN pg_catalog.pg_language l ON l.oid = p.prolang
+        LEFT JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_proc'::regclass AND d.objid = p.oid
+            AND d.deptype = 'e' AND d.refclassid = 'pg_catalog.pg_extension'::regclass
+        LEFT JOIN pg_catalog.pg_extension e ON e.oid = d.refobjid
+        WHERE n.nspname NOT IN ('pg_catalog', 'information_schema') OR e.oid IS NOT NULL
+        GROUP BY p.proname, source ORDER BY p.proname, source";
     let rows = client.query(QUERY, &[]).await.map_err(plain)?;
-    Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
+    let function =
+        |row: &tokio_postgres::Row| LiveFunction { name: row.get(0), reads_only: row.get(1), source: row.get(2) };
+    Ok(rows.iter().map(function).collect())
 }
 
 /// The declared tables that exist, in the order given.

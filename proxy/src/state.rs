@@ -98,8 +98,11 @@ pub(crate) fn merged(config: &Config, live: &LiveCatalog) -> Catalog {
     for function in &config.functions {
         catalog.add_function(&function.name, function.reads_only);
     }
-    for (name, reads_only) in &live.functions {
-        catalog.add_function(name, *reads_only);
+    for function in &live.functions {
+        catalog.add_function(&function.name, function.reads_only);
+        if let Some(source) = &function.source {
+            catalog.add_source(&function.name, source);
+        }
     }
     for table in &config.tables {
         if let Some(columns) = &table.columns {

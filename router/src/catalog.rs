@@ -7,6 +7,8 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, LazyLock};
 
+use crate::extensions::vetted;
+
 struct Builtin {
     /// Name → only reads.
     functions: HashMap<&'static str, bool>,
@@ -28,6 +30,8 @@ static BUILTIN: LazyLock<Builtin> = LazyLock::new(|| Builtin {
 pub struct Catalog {
     /// Functions outside pg_catalog: name → only reads.
     functions: HashMap<Arc<str>, bool>,
+    /// Functions of extensions that nobody has looked into: name → the extension, or the library.
+    unvetted: HashMap<Arc<str>, Arc<str>>,
     /// `schema.table` → its columns in order, with their type OIDs.
     columns: HashMap<Arc<str>, Vec<(Arc<str>, u32)>>,
     /// `schema.table` → those of its columns that servers compute themselves.
@@ -45,6 +49,25 @@ impl Catalog {
     pub fn add_function(&mut self, name: &str, reads_only: bool) {
         let known = self.functions.entry(name.into()).or_insert(reads_only);
         *known &= reads_only;
+    }
+
+    /// Says that a function of this name is of this extension (in C and of none: of this library).
+    pub fn add_source(&mut self, name: &str, source: &str) {
+        if !vetted(source) {
+            self.unvetted.insert(name.into(), source.into());
+        }
+    }
+
+    /// Says that the functions of this name read no table that an argument names, whosever they are.
+    pub fn vouch_for(&mut self, name: &str) {
+        self.unvetted.remove(name);
+    }
+
+    /// The extension, or library, that the function of this name is of and that nobody has looked into.
+    pub(crate) fn unvetted(&self, schema: Option<&str>, name: &str) -> Option<&str> {
+        // An extension may be in pg_catalog, but PostgreSQL's own function of that name is there, too.
+        let is_builtin = schema == Some("pg_catalog") && BUILTIN.functions.contains_key(name);
+        self.unvetted.get(name).filter(|_| !is_builtin).map(|source| &**source)
     }
 
     /// Sets the columns of `table` (`schema.name`), in order, each with its type's OID.

@@ -13,6 +13,7 @@ pub mod decision;
 pub mod directory;
 pub mod evidence;
 pub mod explain;
+mod extensions;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
 pub mod hash;

@@ -4,6 +4,7 @@ use pg_raw_parse::Node;
 use pg_raw_parse::list::NodeList;
 use pg_raw_parse::nodes::{FuncCall, TypeName};
 
+use super::reach;
 use super::walk::Walk;
 use crate::refusal::{Refusal, RefusalKind};
 
@@ -20,49 +21,6 @@ const TRANSACTION_LOCKS: [&str; 4] = [
     "pg_try_advisory_xact_lock_shared",
 ];
 
-/// Functions that run SQL, or read tables, that their arguments name: nobody can tell whose records.
-const RUN_SQL: [&str; 24] = [
-    "query_to_xml",
-    "query_to_xmlschema",
-    "query_to_xml_and_xmlschema",
-    "table_to_xml",
-    "table_to_xml_and_xmlschema",
-    "schema_to_xml",
-    "schema_to_xml_and_xmlschema",
-    "database_to_xml",
-    "database_to_xml_and_xmlschema",
-    "cursor_to_xml",
-    "cursor_to_xmlschema",
-    "ts_stat",
-    "ts_rewrite",
-    "dblink",
-    "dblink_exec",
-    "dblink_open",
-    "dblink_send_query",
-    "crosstab",
-    "crosstab2",
-    "crosstab3",
-    "crosstab4",
-    "connectby",
-    "xpath_table",
-    "pg_logical_slot_get_changes",
-];
-
-/// Functions that show statements of other clients, or the rows that they changed.
-const SHOW_OTHERS: [&str; 8] = [
-    "pg_stat_get_activity",
-    "pg_stat_get_backend_activity",
-    "pg_prepared_statement",
-    "pg_stat_statements",
-    "pg_get_backend_memory_contexts",
-    "pg_logical_slot_get_binary_changes",
-    "pg_logical_slot_peek_changes",
-    "pg_logical_slot_peek_binary_changes",
-];
-
-/// Functions that end other clients' statements or sessions.
-const END_OTHERS: [&str; 2] = ["pg_cancel_backend", "pg_terminate_backend"];
-
 /// The schema, if any, and the name; `None` for what is no plain name.
 pub(super) fn qualified(names: &NodeList) -> Option<(Option<&str>, &str)> {
     let mut parts = names.iter().map(Node::as_str);
@@ -78,9 +36,27 @@ impl<'t> Walk<'t> {
     pub(super) fn call(&mut self, call: &'t FuncCall) {
         self.saw(call);
         let Some((schema, name)) = qualified(call.funcname()) else {
-            self.writes = true;
+            self.refuse(
+                Refusal::new(RefusalKind::Unsupported, "a function is called by a name with the database in it")
+                    .hint("Write the schema and the name, or the name alone."),
+            );
             return;
         };
+        self.called(schema, name);
+        if name == "set_config" {
+            self.set_config_call(call);
+        }
+    }
+
+    /// `(value).name`: a function's call, too, where the value has no field of this name. One that is not known is taken
+    /// for a field.
+    pub(super) fn field(&mut self, name: &str) {
+        if self.tables.catalog.knows_function(None, name) || reach::refusal(name).is_some() {
+            self.called(None, name);
+        }
+    }
+
+    fn called(&mut self, schema: Option<&str>, name: &str) {
         self.writes |= !self.tables.catalog.function_reads(schema, name);
         self.locks |= TRANSACTION_LOCKS.contains(&name);
         if self.stored {
@@ -88,23 +64,10 @@ impl<'t> Walk<'t> {
         }
         if SESSION_LOCKS.contains(&name) {
             self.pins = true;
-        } else if RUN_SQL.contains(&name) {
-            self.refuse(
-                Refusal::new(RefusalKind::Unplaceable, format!("{name} reads what its arguments name"))
-                    .hint("Name the tables and the patient in the statement itself."),
-            );
-        } else if SHOW_OTHERS.contains(&name) {
-            self.refuse(
-                Refusal::new(RefusalKind::NoPatient, format!("{name} shows statements of other clients"))
-                    .hint("Ask the shard's own server."),
-            );
-        } else if END_OTHERS.contains(&name) {
-            let message = format!("{name} would reach whichever client the server works for");
-            self.refuse(Refusal::new(RefusalKind::Unsupported, message).hint(
-                "Cancel a statement by a cancel request (in psql: Ctrl-C); end sessions on the shard's own server.",
-            ));
-        } else if name == "set_config" {
-            self.set_config_call(call);
+        } else if let Some(refusal) = reach::refusal(name) {
+            self.refuse(refusal);
+        } else if let Some(source) = self.tables.catalog.unvetted(schema, name) {
+            self.refuse(reach::unvetted(name, source));
         }
     }
 

@@ -15,6 +15,7 @@ mod functions;
 mod graph;
 mod insert;
 mod params;
+mod reach;
 mod scope;
 mod select;
 mod set_config;

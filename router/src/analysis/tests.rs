@@ -390,6 +390,37 @@ fn regression_tests_are_answered() {
 }
 
 /// `CopyGetAttnums` (copy.c) leaves generated columns out; an INSERT without a list counts them.
+/// An extension's functions are taken for granted where it was looked into, or where the operator vouches for them.
+#[test]
+fn functions_of_unknown_extensions_are_refused() {
+    let mut catalog = Catalog::builtin();
+    for (name, source) in [
+        ("st_estimatedextent", "postgis"),
+        ("st_area", "postgis"),
+        ("length", "postgis"),
+        ("digest", "pgcrypto"),
+        ("pg_lookup", "adminish"),
+    ] {
+        catalog.add_function(name, true);
+        catalog.add_source(name, source);
+    }
+    let mut config = config(KeyType::Bigint);
+    config.functions.push(Function { name: "st_area".into(), reads_only: true });
+    let analyser = Analyser::new(&config, &catalog);
+    for (sql, expected) in [
+        ("SELECT st_estimatedextent('public', 'patients', 'home')", "refused PW008"),
+        ("SELECT gis.st_estimatedextent('public', 'patients', 'home')", "refused PW008"),
+        ("SELECT ('patients'::text).st_estimatedextent", "refused PW008"),
+        ("SELECT pg_catalog.pg_lookup('patients')", "refused PW008"),
+        ("SELECT st_area(shape) FROM app_log", "read"),
+        ("SELECT digest(line, 'sha256') FROM app_log", "read"),
+        ("SELECT length('x')", "refused PW008"),
+        ("SELECT pg_catalog.length('x')", "read"),
+    ] {
+        assert_eq!(outcome(&analyser, sql, &crate::NoParams), [expected], "{sql}");
+    }
+}
+
 #[test]
 fn rows_of_a_copy_have_no_values_of_generated_columns() {
     let mut catalog = Catalog::builtin();

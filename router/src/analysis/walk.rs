@@ -211,6 +211,9 @@ impl<'t> Walk<'t> {
                 // Names of the FROM list; a body, which is either refused or taken as it is.
                 Node::LockingClause(_) | Node::CreateFunctionStmt(_) => continue,
                 Node::A_Expr(expression) => self.operator(expression.name()),
+                Node::A_Indirection(of) => {
+                    of.indirection().iter().filter_map(Node::as_str).for_each(|it| self.field(it))
+                }
                 Node::TypeName(name) => self.type_name(name),
                 Node::ParamRef(param) => self.params.used(param),
                 Node::TypeCast(cast) => self.params.cast(cast),

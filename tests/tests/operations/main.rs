@@ -6,6 +6,7 @@ mod asking;
 mod cancels;
 mod copy;
 mod describer;
+mod guards;
 mod held;
 mod idle;
 mod limits;

@@ -11,7 +11,7 @@ use crate::pgbench::Pgbench;
 use crate::{start, watchful};
 
 /// The control socket answers when the new configuration is in force.
-fn reload(pgward: &Deployment, toml: &str) -> (bool, String) {
+pub(crate) fn reload(pgward: &Deployment, toml: &str) -> (bool, String) {
     let config = pgward.files().config();
     std::fs::write(&config, toml).unwrap();
     let output = std::process::Command::new(env!("CARGO_BIN_EXE_pgward-under-test"))

@@ -14,6 +14,7 @@ fn every_expression_is_looked_at() {
         let unsaid = if form.starts_with("PREPARE") { "refused 0A000" } else { "refused PW001" };
         assert_eq!(with(form, "(SELECT count(*) FROM patients)"), unsaid, "{form}");
         assert_eq!(with(form, "query_to_xml('SELECT 1', true, true, '')"), "refused PW008", "{form}");
+        assert_eq!(with(form, "(('SELECT 1'::text).ts_stat)"), "refused PW008", "{form}");
         assert_eq!(with(form, "set_config('role', 'x', true)"), "refused 0A000", "{form}");
         assert!(!with(form, "abs(1)").contains("refused"), "{form}");
     }
