@@ -7,9 +7,7 @@ use std::rc::Rc;
 use pg_raw_parse::Node;
 use pg_raw_parse::nodes::{CmdType, DeleteStmt, MergeMatchKind, MergeStmt, ResTarget, ReturningClause, UpdateStmt};
 use pgward_config::TableKind;
-use smallvec::SmallVec;
 
-use super::graph::Sources;
 use super::scope::{Derived, View};
 use super::select::open;
 use super::tables::TableInfo;
@@ -136,8 +134,7 @@ impl<'t> Walk<'t> {
             match (when.command_type, &table) {
                 (CmdType::CMD_INSERT, Some(table)) if table.kind == TableKind::Patient => {
                     if let Some(positions) = self.positions(table, when.target_list()) {
-                        let mut mention =
-                            Mention { table: table.full.clone(), needs: SmallVec::new(), sources: Sources::new() };
+                        let mut mention = Mention::of(table);
                         let key = when.values().get(positions.key).unwrap_or(Node::None);
                         let region = positions.region.and_then(|position| when.values().get(position));
                         let value = self.value_of(key, at.view);

@@ -8,7 +8,6 @@ use pgward_config::TableKind;
 use smallvec::SmallVec;
 
 use super::functions::qualified;
-use super::graph::Sources;
 use super::scope::{Column, Derived, Has, Out, OutValue, View, What};
 use super::select::renamed;
 use super::walk::{At, Env, Mention, Walk};
@@ -86,8 +85,7 @@ impl<'t> Walk<'t> {
                 Has::Yes(Some(var)) if !moved => var,
                 _ => self.scopes.graph.add(item),
             };
-            let needs = SmallVec::from_elem(need, 1);
-            self.mentions.push(Mention { table: table.full.clone(), needs, sources: Sources::new() });
+            self.mentions.push(Mention { needs: SmallVec::from_elem(need, 1), ..Mention::of(&table) });
         }
         item
     }

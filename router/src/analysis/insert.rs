@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use pg_raw_parse::Node;
 use pg_raw_parse::list::NodeList;
-use pg_raw_parse::nodes::{InsertStmt, OnConflictAction, OnConflictClause, SelectStmt, SetOperation};
+use pg_raw_parse::nodes::{InferClause, InsertStmt, OnConflictAction, OnConflictClause, SelectStmt, SetOperation};
 use pgward_config::TableKind;
 use smallvec::SmallVec;
 
@@ -44,6 +44,7 @@ impl<'t> Walk<'t> {
             table: table.as_ref().map_or_else(|| "".into(), |table| table.full.clone()),
             needs: SmallVec::new(),
             sources: Sources::new(),
+            by_conflict: false,
         };
         match insert.select_stmt() {
             Node::SelectStmt(rows) if !rows.values_lists().is_empty() && rows.op == SetOperation::SETOP_NONE => {
@@ -70,16 +71,19 @@ impl<'t> Walk<'t> {
         let name = relation.alias().and_then(|alias| alias.aliasname()).or(relation.relname());
         let target = self.scopes.push(scope, name, None, what(&table));
         let returning = self.scopes.view(scope);
-        // The rows that ON CONFLICT updates are found by any unique key: their patient is not known from the new rows.
-        let updates = insert.on_conflict_clause().is_some_and(|c| c.action == OnConflictAction::ONCONFLICT_UPDATE);
-        if !updates {
-            self.carry(target, &table, &mention);
-        }
-        if let Some(conflict) = insert.on_conflict_clause() {
-            let excluded = self.scopes.push(scope, Some("excluded"), None, what(&table));
-            self.carry(excluded, &table, &mention);
-            let at = At { view: self.scopes.view(scope), env, depth };
-            self.on_conflict(conflict, table.as_deref(), at);
+        match insert.on_conflict_clause() {
+            Some(conflict) => {
+                let excluded = self.scopes.push(scope, Some("excluded"), None, what(&table));
+                self.carry(excluded, &table, &mention);
+                let at = At { view: self.scopes.view(scope), env, depth };
+                self.on_conflict(conflict, table.as_deref(), at);
+                if conflict.action == OnConflictAction::ONCONFLICT_NOTHING {
+                    self.carry(target, &table, &mention);
+                } else {
+                    self.conflicting_rows(conflict, table.as_deref(), [target, excluded], at.view);
+                }
+            }
+            None => self.carry(target, &table, &mention),
         }
         if positions.is_some() {
             self.mentions.push(mention);
@@ -206,6 +210,38 @@ impl<'t> Walk<'t> {
         self.assignments(conflict.target_list().iter(), table, at);
         self.expression(conflict.where_clause(), at);
     }
+
+    /// DO UPDATE changes rows that are there already, found by any unique index. Whose they are is known where the index
+    /// has the key's column, and where the condition says it; a constraint's name says nothing.
+    fn conflicting_rows(
+        &mut self,
+        conflict: &'t OnConflictClause,
+        table: Option<&TableInfo>,
+        [target, excluded]: [usize; 2],
+        view: View,
+    ) {
+        let Some((table, key)) = table.and_then(|table| Some((table, table.key.as_deref()?))) else { return };
+        let var_of = |walk: &mut Self, item: usize| match walk.scopes.column(item, key) {
+            Has::Yes(Some(var)) => var,
+            _ => walk.scopes.graph.add(item),
+        };
+        let (row, new) = (var_of(self, target), var_of(self, excluded));
+        if conflict.infer().is_some_and(|infer| names_column(infer, key)) {
+            self.scopes.graph.edge(new, row);
+        }
+        self.condition(conflict.where_clause(), view, View { end: view.start + 1, ..view });
+        self.mentions.push(Mention { needs: SmallVec::from_elem(row, 1), by_conflict: true, ..Mention::of(table) });
+    }
+}
+
+/// Whether a conflict's index has this column, compared as the column itself is.
+fn names_column(infer: &InferClause, column: &str) -> bool {
+    infer.index_elems().iter().any(|element| match element {
+        Node::IndexElem(element) => {
+            element.name() == Some(column) && element.collation().is_empty() && element.opclass().is_empty()
+        }
+        _ => false,
+    })
 }
 
 fn no_key(table: &str, why: &str) -> Refusal {

@@ -44,6 +44,16 @@ pub(super) struct Mention {
     pub(super) needs: SmallVec<[Var; 1]>,
     /// Keys that the mention itself carries (the rows of an INSERT).
     pub(super) sources: Sources,
+    /// The rows are found by ON CONFLICT, through whatever unique index it names.
+    pub(super) by_conflict: bool,
+}
+
+impl Mention {
+    /// A mention that is not tied to anything yet.
+    pub(super) fn of(table: &TableInfo) -> Self {
+        let table = table.full.clone();
+        Self { table, needs: SmallVec::new(), sources: Sources::new(), by_conflict: false }
+    }
 }
 
 /// Where in the tree an expression stands.
@@ -319,19 +329,13 @@ impl<'t> Walk<'t> {
             found.extend_from_slice(&mention.sources);
             for need in &mention.needs {
                 if !self.scopes.graph.collect(*need, &mut found) {
-                    untied.get_or_insert_with(|| mention.table.clone());
+                    untied.get_or_insert_with(|| (mention.table.clone(), mention.by_conflict));
                 }
             }
         }
-        if let Some(table) = untied {
+        if let Some((table, by_conflict)) = untied {
             let key = self.tables.key_of(&table).unwrap_or_default();
-            self.refuse(
-                Refusal::new(
-                    RefusalKind::NoPatient,
-                    format!("the statement does not say whose rows of {table} it touches"),
-                )
-                .hint(format!("Add a condition that fixes {key}: {key} = …, IN (…) or = ANY(…).")),
-            );
+            self.refuse(if by_conflict { conflict_of_anybody(&table, &key) } else { rows_of_anybody(&table, &key) });
         }
         let mixed = self.params.mixed(&found, &self.constants);
         let mut sources: SmallVec<[KeySource; 1]> = SmallVec::new();
@@ -366,6 +370,21 @@ fn address(node: Node<'_>) -> Option<usize> {
         Node::MergeStmt(node) => of(node),
         _ => None,
     }
+}
+
+fn rows_of_anybody(table: &str, key: &str) -> Refusal {
+    Refusal::new(RefusalKind::NoPatient, format!("the statement does not say whose rows of {table} it touches"))
+        .hint(format!("Add a condition that fixes {key}: {key} = …, IN (…) or = ANY(…)."))
+}
+
+fn conflict_of_anybody(table: &str, key: &str) -> Refusal {
+    let name = table.split_once('.').map_or(table, |(_, name)| name);
+    Refusal::new(RefusalKind::NoPatient, format!("ON CONFLICT DO UPDATE may change anybody's row of {table}"))
+        .detail(format!("The row in conflict is one with the same values in a unique index that need not have {key}."))
+        .hint(format!(
+            "List columns with {key} among them, ON CONFLICT ({key}, …), or add WHERE {name}.{key} = excluded.{key} to \
+             DO UPDATE."
+        ))
 }
 
 fn unknown_part() -> Refusal {

@@ -9,6 +9,7 @@ mod emergency;
 mod extended;
 mod greeting;
 mod hostile;
+mod inserts;
 mod kept;
 mod parameters;
 mod paths;

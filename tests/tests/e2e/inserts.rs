@@ -1,0 +1,61 @@
+//! An INSERT touches the rows of the patients that it names, and of nobody else.
+
+use pgward_tests::{answers, sqlstate};
+
+use crate::shared;
+
+const COLUMNS: &str = "(id, region, mrn, family_name, given_name, birth_date, sex)";
+const PRIMARY: &str = "us-east-patients/primary";
+
+/// The values of a row of `patients`.
+fn row(id: &str, region: &str, mrn: &str) -> String {
+    format!("('{id}', {region}, '{mrn}', 'Other', 'x', '2000-01-01', 'other')")
+}
+
+/// A unique index of another column than the key finds anybody's row.
+#[tokio::test]
+async fn on_conflict_changes_no_row_of_another_patient() {
+    let pgward = shared().await;
+    let (client, server) = (pgward.app().await, pgward.on_server(PRIMARY).await);
+    let (own, other) = (pgward.patient("us-east", 30), pgward.patient("us-east", 31));
+    let (own_id, new_id) = (own.id.to_string(), "00000000-0000-4000-8000-0000000c1001");
+    let row_of_other = format!("SELECT p::text FROM patients p WHERE id = '{}'", other.id);
+    let before = answers(&server, &row_of_other).await;
+    for id in [&*own_id, new_id] {
+        let values = row(id, "'us-east'", &other.mrn);
+        let insert = format!("INSERT INTO patients {COLUMNS} VALUES {values}");
+        for conflict in [
+            "(mrn) DO UPDATE SET family_name = 'HACKED' RETURNING *",
+            "ON CONSTRAINT patients_mrn_key DO UPDATE SET family_name = 'HACKED' RETURNING *",
+            "(mrn) DO UPDATE SET family_name = 'HACKED' WHERE patients.id = excluded.id OR true",
+        ] {
+            let sql = format!("{insert} ON CONFLICT {conflict}");
+            assert_eq!(sqlstate(client.simple_query(&sql).await), "PW001", "{sql}");
+            let sql = format!("WITH i AS ({sql}) SELECT 1");
+            assert_eq!(sqlstate(client.simple_query(&sql).await), "PW001", "{sql}");
+        }
+        let sql = format!(
+            "INSERT INTO patients {COLUMNS} VALUES ($1, $2, $3, 'Other', 'x', '2000-01-01', 'other') ON CONFLICT (mrn) \
+             DO UPDATE SET family_name = 'HACKED'"
+        );
+        let id: uuid::Uuid = id.parse().unwrap();
+        assert_eq!(sqlstate(client.execute(&sql, &[&id, &"us-east", &other.mrn]).await), "PW001");
+    }
+    assert_eq!(answers(&server, &row_of_other).await, before);
+    let sql = format!("SELECT * FROM patients WHERE id = '{new_id}'");
+    assert_eq!(sqlstate(client.simple_query(&sql).await), "PW004", "registered by a refused statement");
+
+    // The row in conflict is another patient's: the condition keeps it as it is.
+    let insert = format!("INSERT INTO patients {COLUMNS} VALUES {}", row(&own_id, "'us-east'", &other.mrn));
+    let sql = format!(
+        "WITH i AS ({insert} ON CONFLICT (mrn) DO UPDATE SET family_name = 'HACKED' WHERE patients.id = excluded.id \
+         RETURNING *) SELECT count(*) FROM i"
+    );
+    assert_eq!(answers(&client, &sql).await, "0");
+    assert_eq!(answers(&server, &row_of_other).await, before);
+
+    // One's own row is updated, found by the key.
+    let insert = format!("INSERT INTO patients {COLUMNS} VALUES {}", row(&own_id, "'us-east'", &own.mrn));
+    let sql = format!("{insert} ON CONFLICT (id) DO UPDATE SET sex = patients.sex RETURNING id");
+    assert_eq!(answers(&client, &sql).await, own_id);
+}
