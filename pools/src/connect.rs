@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 use pgward_config::model::{NodeId, NodeRole, ServerRole};
 use pgward_wire::login::{Greeting, Login, LoginError, Step};
+use pgward_wire::reading::read_alike;
 use pgward_wire::{ProtocolError, frame, startup};
 use socket2::{SockRef, TcpKeepalive};
 use thiserror::Error;
@@ -40,6 +41,9 @@ pub enum ConnectError {
     /// What came was not PostgreSQL's protocol.
     #[error("not the PostgreSQL protocol: {0}")]
     Protocol(#[from] ProtocolError),
+    /// It reads statements otherwise than they were read for their routing.
+    #[error("{0}")]
+    Reading(ProtocolError),
     /// The node is down: no connection is tried while it is.
     #[error("the node is down")]
     NodeDown,
@@ -55,7 +59,7 @@ impl ConnectError {
             Self::Io(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => Some(Failure::Refused),
             Self::Io(_) => Some(Failure::Reset),
             Self::Timeout(_) => Some(Failure::Timeout),
-            Self::Login(_) | Self::Protocol(_) => Some(Failure::Login),
+            Self::Login(_) | Self::Protocol(_) | Self::Reading(_) => Some(Failure::Login),
             Self::NodeDown | Self::PoolFull => None,
         }
     }
@@ -128,18 +132,29 @@ impl Target {
             startup::put(&mut packet, guest.params.iter().map(|(name, value)| (name.as_str(), value.as_str())));
             return follow(stream, login, packet).await;
         }
-        let mut params = vec![("application_name", "pgward"), ("client_encoding", "UTF8")];
+        // What statements are read by is asked for here: neither ALTER ROLE … SET nor a changed postgresql.conf outranks
+        // it, and RESET comes back to it.
+        let mut params =
+            vec![("application_name", "pgward"), ("client_encoding", "UTF8"), ("standard_conforming_strings", "on")];
         if self.node_role == NodeRole::Replica {
             // A mistake becomes an error, also on a replica that was promoted behind our back.
             params.push(("default_transaction_read_only", "on"));
         }
         let (login, packet) = Login::new(&self.role.name, self.password(), &self.dbname, &params);
-        follow(stream, login, packet).await
+        readable(follow(stream, login, packet).await?)
     }
 
     fn password(&self) -> Option<&str> {
         self.role.password.as_ref().map(|password| password.expose())
     }
+}
+
+/// A server that reads statements as they were read for their routing; what was asked for may have been ignored.
+fn readable(greeting: Greeting) -> Result<Greeting, ConnectError> {
+    for (name, value) in &greeting.parameters {
+        read_alike(name, value).map_err(ConnectError::Reading)?;
+    }
+    Ok(greeting)
 }
 
 /// Goes through a login whose first packet is this.
@@ -200,6 +215,20 @@ fn jittered(max: Duration) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_server_that_reads_strings_otherwise_is_not_used() {
+        let login = |value: &str| {
+            let parameters = [("server_version", "15.9"), ("standard_conforming_strings", value)];
+            let parameters = parameters.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+            readable(Greeting { parameters, ..Greeting::default() })
+        };
+        assert!(login("on").is_ok());
+        let refused = login("off").expect_err("strings end elsewhere");
+        assert_eq!(refused.failure(), Some(Failure::Login));
+        let words = "the server would read statements otherwise than PgWard: its standard_conforming_strings is not on";
+        assert_eq!(refused.to_string(), words);
+    }
 
     #[test]
     fn lifetimes_are_spread() {

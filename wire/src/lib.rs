@@ -19,6 +19,7 @@ pub mod tag;
 #[cfg(test)]
 mod hostile;
 mod read;
+pub mod reading;
 
 pub use error::{PgError, ProtocolError, Severity};
 pub use frame::Header;

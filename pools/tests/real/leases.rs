@@ -43,6 +43,26 @@ async fn parameters_are_known_without_attaching() {
     assert!(parameters.iter().any(|(name, value)| name == "client_encoding" && value == "UTF8"));
 }
 
+/// Whoever sets it on the server, before the login or behind it: strings end where the routing saw their end.
+#[tokio::test]
+async fn strings_have_no_escapes_whatever_the_server_has_been_set_to() {
+    let cluster = Cluster::primary();
+    cluster.psql("ALTER ROLE app SET standard_conforming_strings = off");
+    cluster.psql("ALTER DATABASE postgres SET standard_conforming_strings = off");
+    let fleet = start(&config(&[cluster.port], SMALL), None).await;
+    let mut lease = fleet.shard(0)[0].acquire(GENERAL, Class::Normal, "app").await.unwrap();
+    assert_eq!(ask(&mut lease, "SHOW standard_conforming_strings").await.unwrap(), ["on"]);
+    cluster.psql("ALTER SYSTEM SET standard_conforming_strings = off");
+    let loaded = || cluster.psql("SELECT pg_conf_load_time()");
+    let before = loaded();
+    cluster.psql("SELECT pg_reload_conf()");
+    eventually(Duration::from_secs(5), "the file is read", || loaded() != before).await;
+    for sql in ["RESET standard_conforming_strings", "RESET ALL", "DISCARD ALL"] {
+        ask(&mut lease, sql).await.unwrap();
+        assert_eq!(ask(&mut lease, "SELECT length('\\n')").await.unwrap(), ["2"], "{sql}");
+    }
+}
+
 #[tokio::test]
 async fn an_exhausted_pool_ends_in_an_error_and_emergencies_overflow_into_its_reserve() {
     let cluster = Cluster::primary();

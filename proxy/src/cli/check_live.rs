@@ -38,6 +38,8 @@ struct Facts {
     /// Of those, kept back for superusers and `pg_use_reserved_connections`.
     reserved: i32,
     max_prepared: i32,
+    /// Server roles whose strings have escapes, unless the session asks for others.
+    escaping: Vec<String>,
     /// The declared tables that exist.
     tables: Vec<LiveTable>,
     /// Server roles that were not let in, each with what the server said.
@@ -68,14 +70,23 @@ async fn look(config: &Config, node: &Node, role: &ServerRole, others: &[ServerR
     within(patience, async {
         let client = catalog::connect(node, role, connecting).await?;
         let mut facts = facts(&client, &config.tables).await?;
+        facts.escaping.extend(escaping(&client, role).await?);
         for other in others {
-            if let Err(error) = catalog::connect(node, other, connecting).await {
-                facts.refused.push((other.name.to_string(), format!("{error:#}")));
+            match catalog::connect(node, other, connecting).await {
+                Ok(client) => facts.escaping.extend(escaping(&client, other).await?),
+                Err(error) => facts.refused.push((other.name.to_string(), format!("{error:#}"))),
             }
         }
         Ok(facts)
     })
     .await
+}
+
+/// The role, if strings have escapes in its sessions by default.
+async fn escaping(client: &Client, role: &ServerRole) -> anyhow::Result<Option<String>> {
+    const ESCAPES: &str = "SELECT pg_catalog.current_setting('standard_conforming_strings') <> 'on'";
+    let row = client.query_one(ESCAPES, &[]).await.map_err(catalog::plain)?;
+    Ok(row.get::<_, bool>(0).then(|| role.name.to_string()))
 }
 
 async fn within<T>(patience: Duration, work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
@@ -105,6 +116,7 @@ async fn facts(client: &Client, tables: &[Table]) -> anyhow::Result<Facts> {
         max_connections: row.get(3),
         reserved: row.get(4),
         max_prepared: row.get(5),
+        escaping: Vec::new(),
         tables: catalog::live_tables(client, tables).await?,
         refused: Vec::new(),
     })

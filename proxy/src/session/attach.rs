@@ -10,6 +10,7 @@ use pgward_config::{Class, PoolKind};
 use pgward_pools::{AcquireError, Clean, Lease, Node, Settings};
 use pgward_router::decide::Ask;
 use pgward_router::{Evidence, Kind, Pin};
+use pgward_wire::reading::read_alike;
 use pgward_wire::{PgError, TxStatus, frame, frontend, tag::backend as tag};
 use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
 
@@ -430,7 +431,11 @@ async fn converse(lease: &mut Lease, sql: &str, changed: &mut BytesMut) -> std::
                 tag::ERROR_RESPONSE => {
                     failure = Some(PgError::from(pgward_wire::backend::error_fields(&message[5..]).map_err(invalid)?));
                 }
-                tag::PARAMETER_STATUS => changed.extend_from_slice(&message),
+                tag::PARAMETER_STATUS => {
+                    let (name, value) = pgward_wire::backend::parameter_status(&message[5..]).map_err(invalid)?;
+                    read_alike(name, value).map_err(invalid)?;
+                    changed.extend_from_slice(&message);
+                }
                 tag::READY_FOR_QUERY => {
                     let status = pgward_wire::backend::ready_for_query(&message[5..]).map_err(invalid)?;
                     return Ok(Asked { failure, status });

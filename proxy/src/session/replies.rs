@@ -6,6 +6,7 @@
 use bytes::{Bytes, BytesMut};
 use pgward_pools::ServerMemory;
 use pgward_wire::backend::ErrorFields;
+use pgward_wire::reading::read_alike;
 use pgward_wire::tag::backend as tag;
 use pgward_wire::{PgError, ProtocolError, TxStatus, backend, frame, frontend};
 
@@ -217,7 +218,11 @@ impl Ear<'_> {
             tag::DATA_ROW | tag::COPY_DATA => Ok(self.forward_unless_silent()),
             tag::NOTICE_RESPONSE | tag::NOTIFICATION_RESPONSE => Ok(Verdict::Forward),
             tag::PARAMETER_STATUS => {
-                backend::parameter_status(body)?;
+                let (name, value) = backend::parameter_status(body)?;
+                // A plain pooler's client may read as it likes.
+                if !self.heard.verbatim {
+                    read_alike(name, value)?;
+                }
                 Ok(self.forward_unless_silent())
             }
             tag::READY_FOR_QUERY => self.ready(backend::ready_for_query(body)?),

@@ -54,3 +54,48 @@ async fn functions_of_extensions_read_no_table_unseen() {
     assert!(accepted, "{said}");
     assert_eq!(answers(&client, "SELECT count(*) FROM normal_rand(3, 1, 1)").await, "3");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn strings_end_where_the_routing_saw_their_end() {
+    let pgward = two_shards().await;
+    on_the_servers(
+        &pgward,
+        "ALTER DATABASE healthcare SET standard_conforming_strings = off;
+         CREATE FUNCTION escapes(text) RETURNS text LANGUAGE sql AS $$SELECT set_config($1, 'off', false)$$",
+    )
+    .await;
+    pgward.restart(env!("CARGO_BIN_EXE_pgward-under-test")).await.unwrap();
+    let patient = pgward.patient("us-east", 0);
+    // With escapes, the first string would end behind OR.
+    let two_readings = format!(r"SELECT count(*) FROM patients WHERE id = '{}' AND '\' <> ' OR true --'", patient.id);
+    let client = pgward.app().await;
+    assert_eq!(answers(&client, "SHOW standard_conforming_strings").await, "on");
+    assert_eq!(answers(&client, &two_readings).await, "1");
+
+    // A client cannot switch it off by any way that shows.
+    for sql in [
+        "SET standard_conforming_strings = off",
+        "SET LOCAL \"Standard_Conforming_Strings\" TO 'f'",
+        "SELECT set_config('standard_conforming_strings', 'off', false)",
+        "SELECT set_config('Standard_conforming_strings', 'off', true) FROM icd10_codes",
+        "UPDATE pg_settings SET setting = 'off' WHERE name = 'standard_conforming_strings'",
+        "ALTER ROLE app SET standard_conforming_strings = off",
+        "ALTER DATABASE healthcare SET standard_conforming_strings = off",
+        "ALTER SYSTEM SET standard_conforming_strings = off",
+    ] {
+        let refused = sqlstate(client.simple_query(sql).await);
+        assert!(["0A000", "PW008"].contains(&&*refused), "{sql}: {refused}");
+    }
+    let asking = format!("{}?options=-cstandard_conforming_strings%3Doff", pgward.url("general", "app"));
+    let begun = tokio_postgres::connect(&asking, tokio_postgres::NoTls).await;
+    assert_eq!(sqlstate(begun.map(|_| ())), "0A000");
+    // DEFAULT and RESET go back to what PgWard asked for.
+    for sql in ["SET standard_conforming_strings TO DEFAULT", "RESET standard_conforming_strings", "RESET ALL"] {
+        client.simple_query(sql).await.unwrap();
+        assert_eq!(answers(&client, &two_readings).await, "1", "{sql}");
+    }
+    // What a function does is not seen before it is done: its server is given up then.
+    let outcome = sqlstate(client.simple_query("SELECT escapes('standard_conforming_strings')").await);
+    assert_eq!(outcome, "08007");
+    assert_eq!(answers(&client, &two_readings).await, "1");
+}

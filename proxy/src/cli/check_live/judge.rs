@@ -143,6 +143,14 @@ fn node(problems: &mut Problems, declared: &Declared<'_>, sight: &Sight<'_>, fac
             "create the role there, and check its password and pg_hba.conf entry",
         );
     }
+    for role in &facts.escaping {
+        problems.note(
+            id,
+            format!("has standard_conforming_strings off for server role \"{role}\""),
+            "PgWard's sessions have it on all the same; so that whoever comes past PgWard reads statements alike, RESET it \
+             for the role and the database, and remove it from postgresql.conf",
+        );
+    }
     connections(problems, declared, sight, facts);
     // Replicas have the tables of their primary; to say it twice would only hide what else is wrong.
     if sight.node.role == NodeRole::Primary {

@@ -73,6 +73,7 @@ fn facts(node: &Node, system: &str) -> Facts {
         max_connections: 100,
         reserved: 3,
         max_prepared: 10,
+        escaping: Vec::new(),
         tables: vec![patients(2950)],
         refused: Vec::new(),
     }
@@ -163,6 +164,17 @@ fn a_primary_that_prepares_nothing_is_noted() {
     let nodes: Vec<&str> = problems.iter().map(|problem| problem.node.as_str()).collect();
     assert_eq!(nodes, ["a/primary", "b/primary"]);
     assert!(problems[0].what.starts_with("does not prepare transactions") && !problems[0].is_error());
+}
+
+#[test]
+fn strings_with_escapes_are_noted() {
+    let problems = judged(|id, facts| {
+        if id == "b/replica-1" {
+            facts.escaping.push("app".to_owned());
+        }
+    });
+    only(&problems, "b/replica-1", "standard_conforming_strings off for server role \"app\"");
+    assert!(!problems[0].is_error());
 }
 
 #[test]

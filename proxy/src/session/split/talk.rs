@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use bytes::{Bytes, BytesMut};
+use pgward_wire::reading::read_alike;
 use pgward_wire::tag::backend as tag;
 use pgward_wire::{ProtocolError, TxStatus, backend, frame, frontend, tag::frontend as say};
 
@@ -149,7 +150,8 @@ impl Talk {
                 said.push(Said::Aside(message, body));
             }
             tag::PARAMETER_STATUS => {
-                backend::parameter_status(&body)?;
+                let (name, value) = backend::parameter_status(&body)?;
+                read_alike(name, value)?;
                 said.push(Said::Aside(message, body));
             }
             tag::NOTIFICATION_RESPONSE => said.push(Said::Aside(message, body)),

@@ -59,6 +59,19 @@ fn what_nobody_asked_for() {
 }
 
 #[test]
+fn a_server_that_begins_to_read_strings_otherwise_is_given_up() {
+    for (name, value) in [("standard_conforming_strings", "off"), ("client_encoding", "LATIN1")] {
+        let told = parameter(name, value);
+        let played = play(|| Played::of(|work| query(work, "SELECT f()"), Hold::No), &told);
+        assert!(played.broken.is_some(), "{name}");
+        let own = || Played { heard: Heard { verbatim: true, ..Heard::default() }, ..Played::default() };
+        assert_eq!(play(own, &told).client, told, "a plain pooler's client may");
+    }
+    let same = parameter("standard_conforming_strings", "on");
+    assert_eq!(play(Played::default, &same).client, same);
+}
+
+#[test]
 fn a_server_that_breaks_the_protocol_is_given_up() {
     let statement = prepared("SELECT 1");
     let pipeline = || {
