@@ -1,11 +1,16 @@
 //! What the servers' catalogs say that routing must know: which functions only read, and the columns of the declared
 //! tables.
 
+mod cascades;
+
 use std::time::Duration;
 
 use anyhow::Context;
 use pgward_config::{Node, ServerRole, Table};
 use tokio_postgres::{Client, NoTls};
+
+pub use cascades::LiveCascade;
+pub(crate) use cascades::live_cascades;
 
 /// The part of one node's catalog that routing uses. Plain data: the router's own catalog is made from it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -14,6 +19,8 @@ pub struct LiveCatalog {
     pub functions: Vec<LiveFunction>,
     /// The declared tables that exist.
     pub tables: Vec<LiveTable>,
+    /// What rows of patient tables hang on.
+    pub cascades: Vec<LiveCascade>,
 }
 
 /// The functions of one name and one source.
@@ -59,7 +66,11 @@ pub async fn catalog(
 ) -> anyhow::Result<LiveCatalog> {
     let read = async {
         let client = connect(node, role, patience).await?;
-        Ok(LiveCatalog { functions: functions(&client).await?, tables: live_tables(&client, tables).await? })
+        Ok(LiveCatalog {
+            functions: functions(&client).await?,
+            tables: live_tables(&client, tables).await?,
+            cascades: live_cascades(&client, tables).await?,
+        })
     };
     tokio::time::timeout(patience, read)
         .await

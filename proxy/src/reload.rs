@@ -135,6 +135,7 @@ pub(crate) async fn live_catalog(control: &Handle, config: &Arc<Config>) -> Cata
         match answer.await.ok().flatten() {
             Some(of_shard) => {
                 catalogs.found.functions.extend(of_shard.functions);
+                catalogs.found.cascades.extend(of_shard.cascades);
                 for table in of_shard.tables {
                     let known = catalogs
                         .found

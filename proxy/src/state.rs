@@ -11,7 +11,7 @@ use arc_swap::ArcSwap;
 use pgward_audit::{AuditLog, NodeName};
 use pgward_config::{Config, Directory, Shard};
 use pgward_pools::Fleet;
-use pgward_router::{Analyser, Catalog, Router};
+use pgward_router::{Analyser, Cascade, Catalog, Router};
 
 use crate::accepted::Accepted;
 use crate::cancel::Limits;
@@ -103,6 +103,12 @@ pub(crate) fn merged(config: &Config, live: &LiveCatalog) -> Catalog {
         if let Some(source) = &function.source {
             catalog.add_source(&function.name, source);
         }
+    }
+    for cascade in &live.cascades {
+        let on_update = |columns: &Vec<String>| columns.iter().map(|column| Arc::from(column.as_str())).collect();
+        let patients = Arc::from(cascade.patients.as_str());
+        let on_update = cascade.on_update.as_ref().map(on_update);
+        catalog.add_cascade(&cascade.table, Cascade { patients, on_delete: cascade.on_delete, on_update });
     }
     for table in &config.tables {
         if let Some(columns) = &table.columns {

@@ -34,8 +34,22 @@ pub struct Catalog {
     unvetted: HashMap<Arc<str>, Arc<str>>,
     /// `schema.table` → its columns in order, with their type OIDs.
     columns: HashMap<Arc<str>, Vec<(Arc<str>, u32)>>,
+    /// `schema.table` of a table that is no patient table → what hangs on it.
+    cascades: HashMap<Arc<str>, Vec<Cascade>>,
     /// `schema.table` → those of its columns that servers compute themselves.
     generated: HashMap<Arc<str>, HashSet<Arc<str>>>,
+}
+
+/// Rows of patient tables that servers change with those of another table: by foreign keys that cascade, or because the
+/// table is a view or a parent of what they hang on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cascade {
+    /// `schema.table` of a patient table whose rows change.
+    pub patients: Arc<str>,
+    /// They change when a row is deleted.
+    pub on_delete: bool,
+    /// They change when these columns are updated; `None` for any.
+    pub on_update: Option<Vec<Arc<str>>>,
 }
 
 impl Catalog {
@@ -78,6 +92,23 @@ impl Catalog {
     /// Sets which columns of `table` (`schema.name`) are generated: a COPY that lists no columns has no values of theirs.
     pub fn set_generated(&mut self, table: &str, columns: impl Iterator<Item = Arc<str>>) {
         self.generated.insert(table.into(), columns.collect());
+    }
+
+    /// Says that rows of a patient table change with those of `table` (`schema.name`).
+    pub fn add_cascade(&mut self, table: &str, cascade: Cascade) {
+        let known = self.cascades.entry(table.into()).or_default();
+        if !known.contains(&cascade) {
+            known.push(cascade);
+        }
+    }
+
+    /// What hangs on the table of this name; without a schema, on any of this name.
+    pub(crate) fn cascades(&self, schema: Option<&str>, name: &str) -> impl Iterator<Item = &Cascade> {
+        let named = move |full: &str| match full.split_once('.') {
+            Some((of, table)) => table == name && schema.is_none_or(|schema| schema == of),
+            None => false,
+        };
+        self.cascades.iter().filter(move |(full, _)| named(full)).flat_map(|(_, cascades)| cascades)
     }
 
     /// Whether servers compute this column of `table` (`schema.name`) themselves.

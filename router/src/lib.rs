@@ -29,7 +29,7 @@ mod template;
 mod values;
 
 pub use analyser::Analyser;
-pub use catalog::Catalog;
+pub use catalog::{Cascade, Catalog};
 pub use copy_rows::{CopyRows, Of, Piece, Rows};
 pub use cursors::Cursors;
 pub use decide::{Ask, Part, Router};

@@ -13,7 +13,7 @@ use futures_util::future::join_all;
 use pgward_config::{Config, Node, ServerRole, Table};
 use tokio_postgres::Client;
 
-use crate::catalog::{self, LiveTable};
+use crate::catalog::{self, LiveCascade, LiveTable};
 
 /// What was seen of a node.
 struct Sight<'a> {
@@ -42,6 +42,8 @@ struct Facts {
     escaping: Vec<String>,
     /// The declared tables that exist.
     tables: Vec<LiveTable>,
+    /// What rows of patient tables hang on.
+    cascades: Vec<LiveCascade>,
     /// Server roles that were not let in, each with what the server said.
     refused: Vec<(String, String)>,
 }
@@ -118,6 +120,7 @@ async fn facts(client: &Client, tables: &[Table]) -> anyhow::Result<Facts> {
         max_prepared: row.get(5),
         escaping: Vec::new(),
         tables: catalog::live_tables(client, tables).await?,
+        cascades: catalog::live_cascades(client, tables).await?,
         refused: Vec::new(),
     })
 }

@@ -73,6 +73,7 @@ impl<'t> Walk<'t> {
         let at = At { view: self.scopes.view(scope), env, depth };
         let table = self.tables.declared(relation.schemaname(), relation.relname().unwrap_or_default());
         self.assignments(update.target_list().iter(), table.as_deref(), at);
+        self.updates(relation, update.target_list().iter());
         self.expression(update.where_clause(), at);
         self.condition(update.where_clause(), at.view, at.view);
         self.returning(update.returning_clause(), at)
@@ -92,6 +93,7 @@ impl<'t> Walk<'t> {
         for item in delete.using_clause() {
             self.take_item(item, scope, env, depth);
         }
+        self.deletes_from(relation);
         let at = At { view: self.scopes.view(scope), env, depth };
         self.expression(delete.where_clause(), at);
         self.condition(delete.where_clause(), at.view, at.view);
@@ -142,7 +144,11 @@ impl<'t> Walk<'t> {
                         self.mentions.push(mention);
                     }
                 }
-                (CmdType::CMD_UPDATE, table) => self.assignments(targets(), table.as_deref(), at),
+                (CmdType::CMD_UPDATE, table) => {
+                    self.assignments(targets(), table.as_deref(), at);
+                    self.updates(relation, targets());
+                }
+                (CmdType::CMD_DELETE, _) => self.deletes_from(relation),
                 _ => {}
             }
         }

@@ -5,6 +5,7 @@
 //! their literals alone.
 
 mod activity;
+mod cascade;
 mod change;
 mod children;
 mod conditions;

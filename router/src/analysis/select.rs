@@ -25,6 +25,7 @@ impl<'t> Walk<'t> {
             }
             Node::InsertStmt(insert) => {
                 self.saw(insert);
+                self.updates_by_insert(insert);
                 self.insert(insert, parent, env, depth)
             }
             Node::UpdateStmt(update) => {

@@ -8,7 +8,7 @@ use pgward_config::{Config, Function, KeyType, Table, TableKind};
 
 use crate::evidence::{Evidence, Params, PatientKey};
 use crate::statement::{Action, Analysed, CopyFormat};
-use crate::{Analyser, Catalog};
+use crate::{Analyser, Cascade, Catalog};
 
 mod forms;
 
@@ -417,6 +417,53 @@ fn functions_of_unknown_extensions_are_refused() {
         ("SELECT length('x')", "refused PW008"),
         ("SELECT pg_catalog.length('x')", "read"),
     ] {
+        assert_eq!(outcome(&analyser, sql, &crate::NoParams), [expected], "{sql}");
+    }
+}
+
+/// Rows of patients that a foreign key changes or deletes with rows of a local table.
+#[test]
+fn what_patients_hang_on_is_left_alone() {
+    let mut catalog = Catalog::builtin();
+    let cascade = |on_delete, on_update: Option<&[&str]>| Cascade {
+        patients: "public.encounters".into(),
+        on_delete,
+        on_update: on_update.map(|columns| columns.iter().map(|&column| column.into()).collect()),
+    };
+    catalog.add_cascade("public.app_log", cascade(true, Some(&["id"])));
+    catalog.add_cascade("public.pgbench_accounts", cascade(false, Some(&["aid", "bid"])));
+    catalog.add_cascade("app.a_view", cascade(true, None));
+    let strict = config(KeyType::Bigint);
+    let mut local = config(KeyType::Bigint);
+    local.sharding.undeclared_tables = pgward_config::Undeclared::Local;
+    for (config, sql, expected) in [
+        (&strict, "DELETE FROM app_log WHERE id = 1", "refused PW008"),
+        (&strict, "DELETE FROM public.app_log AS a WHERE a.id = 1", "refused PW008"),
+        (&strict, "DELETE FROM pgbench_accounts", "write"),
+        (&strict, "WITH gone AS (DELETE FROM app_log RETURNING id) SELECT * FROM gone", "refused PW008"),
+        (&strict, "UPDATE app_log SET line = 'x', id = id + 1", "refused PW008"),
+        (&strict, "UPDATE app_log SET (line, id) = ('x', 1)", "refused PW008"),
+        (&strict, "UPDATE app_log SET line = 'x'", "write"),
+        (&strict, "UPDATE pgbench_accounts SET bid = 1", "refused PW008"),
+        (&strict, "INSERT INTO app_log (id) VALUES (1)", "write"),
+        (&strict, "INSERT INTO app_log (id) VALUES (1) ON CONFLICT (id) DO UPDATE SET id = 2", "refused PW008"),
+        (&strict, "INSERT INTO app_log (id) VALUES (1) ON CONFLICT (id) DO UPDATE SET line = 'x'", "write"),
+        (&strict, "MERGE INTO app_log USING icd_codes ON true WHEN MATCHED THEN DELETE", "refused PW008"),
+        (&strict, "MERGE INTO app_log USING icd_codes ON true WHEN MATCHED THEN UPDATE SET id = 1", "refused PW008"),
+        (&strict, "MERGE INTO app_log USING icd_codes ON true WHEN MATCHED THEN UPDATE SET line = 'x'", "write"),
+        (&strict, "PREPARE p AS DELETE FROM app_log", "refused PW008"),
+        (&strict, "EXPLAIN ANALYZE DELETE FROM app_log", "refused PW008"),
+        (&strict, "SELECT * FROM app_log FOR UPDATE", "write"),
+        (&strict, "ALTER TABLE app_log RENAME TO pgbench_accounts", "refused PW008"),
+        (&strict, "ALTER TABLE app_log ADD up int REFERENCES pgbench_accounts ON DELETE CASCADE", "refused PW008"),
+        (&strict, "CREATE OR REPLACE VIEW pgbench_accounts AS SELECT * FROM app_log", "refused PW008"),
+        (&strict, "CREATE INDEX ON app_log (id)", "write"),
+        (&local, "UPDATE app.a_view SET whatever = 1", "refused PW008"),
+        (&local, "DELETE FROM a_view", "refused PW008"),
+        (&local, "DELETE FROM another.a_view", "write"),
+        (&local, "SELECT * FROM a_view", "read"),
+    ] {
+        let analyser = Analyser::new(config, &catalog);
         assert_eq!(outcome(&analyser, sql, &crate::NoParams), [expected], "{sql}");
     }
 }

@@ -6,8 +6,8 @@
 use pg_raw_parse::Node;
 use pg_raw_parse::list::NodeList;
 use pg_raw_parse::nodes::{
-    AlterTableStmt, CreateStmt, CreateTrigStmt, DeclareCursorStmt, DiscardMode, DropStmt, ExplainStmt, GrantTargetType,
-    ObjectType, PrepareStmt, RangeVar, ViewStmt,
+    AlterTableStmt, CreateStmt, CreateTrigStmt, DeclareCursorStmt, DiscardMode, DropBehavior, DropStmt, ExplainStmt,
+    GrantTargetType, ObjectType, PrepareStmt, RangeVar, TruncateStmt, ViewStmt,
 };
 use pgward_config::TableKind;
 
@@ -179,10 +179,16 @@ impl<'t> Walk<'t> {
             Node::AlterSeqStmt(alter) => self.changed(alter.sequence()),
             Node::IndexStmt(index) => self.changed(index.relation()),
             Node::AlterTableStmt(alter) => self.alter_table(alter),
-            Node::RenameStmt(rename) if rename.relation().is_some() => self.changed(rename.relation()),
-            Node::AlterObjectSchemaStmt(alter) if alter.relation().is_some() => self.changed(alter.relation()),
+            Node::RenameStmt(rename) if rename.relation().is_some() => {
+                self.changed(rename.relation());
+                self.alters(rename.relation());
+            }
+            Node::AlterObjectSchemaStmt(alter) if alter.relation().is_some() => {
+                self.changed(alter.relation());
+                self.alters(alter.relation());
+            }
             Node::AlterOwnerStmt(alter) if alter.relation().is_some() => self.changed(alter.relation()),
-            Node::TruncateStmt(truncate) => self.changed_all(truncate.relations()),
+            Node::TruncateStmt(truncate) => self.truncate(truncate),
             Node::LockStmt(lock) => self.changed_all(lock.relations()),
             Node::DropStmt(drop) => self.drop_objects(drop),
             Node::VacuumStmt(vacuum) => {
@@ -338,9 +344,21 @@ impl<'t> Walk<'t> {
         self.changed_all(create.inh_relations());
     }
 
+    /// With CASCADE also whatever refers to these tables, patient tables perhaps, whole.
+    fn truncate(&mut self, truncate: &'t TruncateStmt) {
+        self.changed_all(truncate.relations());
+        if truncate.behavior == DropBehavior::DROP_CASCADE {
+            self.refuse(
+                Refusal::new(RefusalKind::Unplaceable, "TRUNCATE … CASCADE empties tables that it does not name")
+                    .hint("Name every table that is to be emptied, without CASCADE."),
+            );
+        }
+    }
+
     fn create_view(&mut self, view: &'t ViewStmt) {
         self.query(view.query(), None, None, 1);
         self.keeps_no_patient();
+        self.passes_on();
         self.create_optional(view.view());
     }
 
@@ -354,6 +372,7 @@ impl<'t> Walk<'t> {
 
     fn alter_table(&mut self, alter: &'t AlterTableStmt) {
         self.changed(alter.relation());
+        self.alters(alter.relation());
         for command in alter.cmds() {
             match command {
                 Node::AlterTableCmd(command) => match command.def() {

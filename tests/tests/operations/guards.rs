@@ -99,3 +99,64 @@ async fn strings_end_where_the_routing_saw_their_end() {
     assert_eq!(outcome, "08007");
     assert_eq!(answers(&client, &two_readings).await, "1");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_of_patients_do_not_change_with_those_of_local_tables() {
+    let pgward = two_shards().await;
+    let whole = std::fs::read_to_string(pgward.files().config()).unwrap();
+    let locals = ["wards", "clinics", "all_clinics", "people"];
+    let declared = locals.map(|name| format!("[[tables]]\nname = \"{name}\"\nkind = \"local\"\n\n")).concat();
+    std::fs::write(pgward.files().config(), whole.replacen("[[tables]]", &format!("{declared}[[tables]]"), 1)).unwrap();
+    on_the_servers(
+        &pgward,
+        "CREATE TABLE clinics (id int PRIMARY KEY, name text);
+         CREATE TABLE wards (id int PRIMARY KEY, name text, clinic int REFERENCES clinics ON DELETE CASCADE);
+         CREATE VIEW all_clinics AS SELECT * FROM clinics;
+         CREATE TABLE people (note text);
+         INSERT INTO clinics SELECT 1, 'c'; INSERT INTO wards SELECT 1, 'w', 1;
+         GRANT ALL ON clinics, wards, all_clinics, people TO PUBLIC;
+         ALTER TABLE encounters ADD ward int DEFAULT 1 REFERENCES wards ON DELETE CASCADE ON UPDATE CASCADE",
+    )
+    .await;
+    let server = pgward.on_server("us-east-patients/primary").await;
+    let client = pgward.app().await;
+    let encounters = answers(&server, "SELECT count(*) FROM encounters").await;
+    assert_ne!(encounters, "0");
+    for sql in [
+        "DELETE FROM wards",
+        "DELETE FROM clinics WHERE id = 1",
+        "DELETE FROM all_clinics",
+        "UPDATE wards SET id = 2",
+        "INSERT INTO wards VALUES (1, 'w', 1) ON CONFLICT (id) DO UPDATE SET id = 3",
+        "TRUNCATE clinics CASCADE",
+    ] {
+        assert_eq!(sqlstate(client.simple_query(sql).await), "PW008", "{sql}");
+    }
+    assert_eq!(answers(&server, "SELECT count(*) FROM encounters WHERE ward = 1").await, encounters);
+    for sql in
+        ["UPDATE wards SET name = 'x' WHERE id = 1", "INSERT INTO wards VALUES (9, 'w', 1)", "DELETE FROM people"]
+    {
+        client.simple_query(sql).await.unwrap();
+    }
+    let said = check_live(&pgward);
+    for what in
+        ["rows of public.encounters change with those of public.wards, a local table", "of public.clinics, a local"]
+    {
+        assert!(said.contains(what), "{what}: {said}");
+    }
+
+    // A foreign key that does nothing is no reason to refuse.
+    let plain = "ALTER TABLE encounters DROP CONSTRAINT encounters_ward_fkey, ADD FOREIGN KEY (ward) REFERENCES wards";
+    on_the_servers(&pgward, plain).await;
+    client.simple_query("DELETE FROM wards WHERE id = 9").await.unwrap();
+    assert_eq!(sqlstate(client.simple_query("DELETE FROM wards").await), "23503");
+}
+
+fn check_live(pgward: &Deployment) -> String {
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_pgward-under-test"))
+        .args(["check", "--live"])
+        .arg(pgward.files().config())
+        .output()
+        .unwrap();
+    String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
+}

@@ -1,9 +1,9 @@
 //! What is wrong with the nodes as they were seen.
 
-use pgward_config::{Config, KeyType, NodeRole, Pool, PoolKind, Shard, Table, TableKind};
+use pgward_config::{Config, KeyType, NodeRole, Pool, PoolKind, Shard, Table, TableKind, Undeclared};
 
 use super::{Facts, Sight};
-use crate::catalog::LiveTable;
+use crate::catalog::{LiveCascade, LiveTable};
 
 /// The oldest PostgreSQL that is served: the system views and settings that PgWard reads are the same since.
 const MIN_VERSION: i32 = 130_000;
@@ -14,6 +14,7 @@ pub(super) struct Declared<'a> {
     pub(super) tables: &'a [Table],
     pub(super) pools: &'a [Pool; 4],
     pub(super) key_type: KeyType,
+    pub(super) undeclared: Undeclared,
     /// Rows of a COPY may go to several shards.
     pub(super) splits: bool,
     /// The pools of a primary that may have connections.
@@ -27,6 +28,7 @@ impl<'a> Declared<'a> {
             tables: &config.tables,
             pools: &config.pools,
             key_type: config.sharding.key_type,
+            undeclared: config.sharding.undeclared_tables,
             splits: config.sharding.copy_across_shards && config.shards.len() > 1,
             primary_pools: config.pools_of(NodeRole::Primary),
         }
@@ -155,6 +157,7 @@ fn node(problems: &mut Problems, declared: &Declared<'_>, sight: &Sight<'_>, fac
     // Replicas have the tables of their primary; to say it twice would only hide what else is wrong.
     if sight.node.role == NodeRole::Primary {
         tables(problems, declared, sight, facts);
+        cascades(problems, declared, sight, facts);
         if declared.splits && facts.max_prepared == 0 {
             problems.note(
                 id,
@@ -251,6 +254,35 @@ fn tables(problems: &mut Problems, declared: &Declared<'_>, sight: &Sight<'_>, f
             );
         }
     }
+}
+
+/// Statements on these tables are refused where they would change patients' rows. Reference tables are changed past
+/// PgWard, and undeclared ones too, unless they are taken for local ones.
+fn cascades(problems: &mut Problems, declared: &Declared<'_>, sight: &Sight<'_>, facts: &Facts) {
+    let is_local = |name: &str| {
+        let known = declared.tables.iter().find(|table| is_named(table, name));
+        known.map_or(declared.undeclared == Undeclared::Local, |table| table.kind == TableKind::Local)
+    };
+    for LiveCascade { table, patients, on_delete, on_update } in &facts.cascades {
+        if !is_local(table) {
+            continue;
+        }
+        let what = match (on_delete, on_update) {
+            (_, None) => "DELETE from it and UPDATE of it are refused".to_owned(),
+            (true, Some(columns)) if columns.is_empty() => "DELETE from it is refused".to_owned(),
+            (true, Some(columns)) => format!("DELETE from it and UPDATE of {} are refused", columns.join(", ")),
+            (false, Some(columns)) => format!("UPDATE of {} is refused", columns.join(", ")),
+        };
+        problems.note(
+            &sight.node.id,
+            format!("rows of {patients} change with those of {table}, a local table: {what}"),
+            "let the foreign key have NO ACTION or RESTRICT, or change such rows on each shard directly",
+        );
+    }
+}
+
+fn is_named(table: &Table, full: &str) -> bool {
+    full.split_once('.').is_some_and(|(schema, name)| *table.schema == *schema && *table.name == *name)
 }
 
 /// Nodes of one shard are one cluster; nodes of different shards are not.

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use pgward_config::{KeyType, NodeId, NodeRole, PatientRegion, Pool, PoolKind, RegionId, Shard, ShardId, TableKind};
+use pgward_config::{
+    KeyType, NodeId, NodeRole, PatientRegion, Pool, PoolKind, RegionId, Shard, ShardId, TableKind, Undeclared,
+};
 
 use super::judge::{Declared, Problem, judge};
 use super::*;
@@ -75,14 +77,19 @@ fn facts(node: &Node, system: &str) -> Facts {
         max_prepared: 10,
         escaping: Vec::new(),
         tables: vec![patients(2950)],
+        cascades: Vec::new(),
         refused: Vec::new(),
     }
 }
 
 /// Two shards, each a primary and a replica, all as declared but for what `tamper` does to the facts of each node.
 fn judged(tamper: impl Fn(&str, &mut Facts)) -> Vec<Problem> {
+    judged_of(&[table("patients", TableKind::Patient, Some("id"))], tamper)
+}
+
+/// The same with these tables.
+fn judged_of(tables: &[Table], tamper: impl Fn(&str, &mut Facts)) -> Vec<Problem> {
     let shards = [shard("a"), shard("b")];
-    let tables = [table("patients", TableKind::Patient, Some("id"))];
     let pools = [pool(10), pool(60), pool(20), pool(30)];
     let mut sights = Vec::new();
     for (index, shard) in shards.iter().enumerate() {
@@ -95,9 +102,10 @@ fn judged(tamper: impl Fn(&str, &mut Facts)) -> Vec<Problem> {
     judge(
         &Declared {
             shards: &shards,
-            tables: &tables,
+            tables,
             pools: &pools,
             key_type: KeyType::Uuid,
+            undeclared: Undeclared::Refuse,
             splits: true,
             primary_pools: PoolKind::of(NodeRole::Primary),
         },
@@ -178,6 +186,26 @@ fn strings_with_escapes_are_noted() {
 }
 
 #[test]
+fn rows_of_patients_that_hang_on_local_tables_are_noted() {
+    let tables = [table("patients", TableKind::Patient, Some("id")), table("wards", TableKind::Local, None)];
+    let problems = judged_of(&tables, |id, facts| {
+        facts.tables.push(LiveTable { name: "wards".to_owned(), ..patients(2950) });
+        let hangs_on = |table: &str, on_delete, on_update: &[&str]| LiveCascade {
+            table: table.to_owned(),
+            patients: "public.patients".to_owned(),
+            on_delete,
+            on_update: Some(on_update.iter().map(|&column| column.to_owned()).collect()),
+        };
+        if id == "a/primary" {
+            facts.cascades = vec![hangs_on("public.wards", true, &["id"]), hangs_on("public.undeclared", true, &[])];
+        }
+    });
+    let what = "change with those of public.wards, a local table: DELETE from it and UPDATE of id are refused";
+    only(&problems, "a/primary", what);
+    assert!(!problems[0].is_error());
+}
+
+#[test]
 fn pools_must_fit_into_max_connections() {
     let small = judged(|id, facts| {
         if id == "b/primary" {
@@ -245,6 +273,7 @@ fn the_page_is_aligned_and_says_what_is_wrong() {
             tables: &tables,
             pools: &pools,
             key_type: KeyType::Uuid,
+            undeclared: Undeclared::Refuse,
             splits: true,
             primary_pools: PoolKind::of(NodeRole::Primary),
         },
