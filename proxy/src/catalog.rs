@@ -2,6 +2,7 @@
 //! tables.
 
 mod cascades;
+mod shadows;
 
 use std::time::Duration;
 
@@ -11,6 +12,8 @@ use tokio_postgres::{Client, NoTls};
 
 pub use cascades::LiveCascade;
 pub(crate) use cascades::live_cascades;
+pub use shadows::LiveShadow;
+pub(crate) use shadows::live_shadows;
 
 /// The part of one node's catalog that routing uses. Plain data: the router's own catalog is made from it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -21,6 +24,8 @@ pub struct LiveCatalog {
     pub tables: Vec<LiveTable>,
     /// What rows of patient tables hang on.
     pub cascades: Vec<LiveCascade>,
+    /// What else has a declared table's name.
+    pub shadows: Vec<LiveShadow>,
 }
 
 /// The functions of one name and one source.
@@ -70,6 +75,7 @@ pub async fn catalog(
             functions: functions(&client).await?,
             tables: live_tables(&client, tables).await?,
             cascades: live_cascades(&client, tables).await?,
+            shadows: live_shadows(&client, tables).await?,
         })
     };
     tokio::time::timeout(patience, read)

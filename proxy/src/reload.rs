@@ -136,6 +136,7 @@ pub(crate) async fn live_catalog(control: &Handle, config: &Arc<Config>) -> Cata
             Some(of_shard) => {
                 catalogs.found.functions.extend(of_shard.functions);
                 catalogs.found.cascades.extend(of_shard.cascades);
+                catalogs.found.shadows.extend(of_shard.shadows);
                 for table in of_shard.tables {
                     let known = catalogs
                         .found

@@ -110,6 +110,9 @@ pub(crate) fn merged(config: &Config, live: &LiveCatalog) -> Catalog {
         let on_update = cascade.on_update.as_ref().map(on_update);
         catalog.add_cascade(&cascade.table, Cascade { patients, on_delete: cascade.on_delete, on_update });
     }
+    for shadow in &live.shadows {
+        catalog.add_shadow(&shadow.schema, &shadow.name, shadow.in_path);
+    }
     for table in &config.tables {
         if let Some(columns) = &table.columns {
             let columns = columns.iter().map(|name| (Arc::clone(name), 0)).collect();

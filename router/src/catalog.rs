@@ -36,6 +36,8 @@ pub struct Catalog {
     columns: HashMap<Arc<str>, Vec<(Arc<str>, u32)>>,
     /// `schema.table` of a table that is no patient table → what hangs on it.
     cascades: HashMap<Arc<str>, Vec<Cascade>>,
+    /// Undeclared relations that have a declared table's name: name → their schemas, and whether those are in a path.
+    shadows: HashMap<Arc<str>, Vec<(Arc<str>, bool)>>,
     /// `schema.table` → those of its columns that servers compute themselves.
     generated: HashMap<Arc<str>, HashSet<Arc<str>>>,
 }
@@ -109,6 +111,22 @@ impl Catalog {
             None => false,
         };
         self.cascades.iter().filter(move |(full, _)| named(full)).flat_map(|(_, cascades)| cascades)
+    }
+
+    /// Says that a relation which is not declared has the name of a declared table. `in_path`: a session may mean it
+    /// without having asked for its schema.
+    pub fn add_shadow(&mut self, schema: &str, name: &str, in_path: bool) {
+        self.shadows.entry(name.into()).or_default().push((schema.into(), in_path));
+    }
+
+    /// The schema of an undeclared relation that this name may mean where it stands without a schema.
+    pub(crate) fn shadow(&self, name: &str) -> Option<&Arc<str>> {
+        self.shadows.get(name)?.iter().find(|(_, in_path)| *in_path).map(|(schema, _)| schema)
+    }
+
+    /// Whether this schema has something undeclared of a declared table's name.
+    pub(crate) fn shadows(&self, schema: &str) -> bool {
+        self.shadows.values().flatten().any(|(known, in_path)| **known == *schema && !in_path)
     }
 
     /// Whether servers compute this column of `table` (`schema.name`) themselves.

@@ -13,7 +13,7 @@ use futures_util::future::join_all;
 use pgward_config::{Config, Node, ServerRole, Table};
 use tokio_postgres::Client;
 
-use crate::catalog::{self, LiveCascade, LiveTable};
+use crate::catalog::{self, LiveCascade, LiveShadow, LiveTable};
 
 /// What was seen of a node.
 struct Sight<'a> {
@@ -44,6 +44,8 @@ struct Facts {
     tables: Vec<LiveTable>,
     /// What rows of patient tables hang on.
     cascades: Vec<LiveCascade>,
+    /// What else has a declared table's name.
+    shadows: Vec<LiveShadow>,
     /// Server roles that were not let in, each with what the server said.
     refused: Vec<(String, String)>,
 }
@@ -121,6 +123,7 @@ async fn facts(client: &Client, tables: &[Table]) -> anyhow::Result<Facts> {
         escaping: Vec::new(),
         tables: catalog::live_tables(client, tables).await?,
         cascades: catalog::live_cascades(client, tables).await?,
+        shadows: catalog::live_shadows(client, tables).await?,
         refused: Vec::new(),
     })
 }

@@ -39,6 +39,8 @@ pub(crate) enum Named {
     Undeclared(Arc<str>),
     /// Tables of several schemas, of different kinds, have this name.
     Several,
+    /// A table has this name, and something in this schema that the configuration does not name.
+    Shadowed(Arc<str>),
 }
 
 /// All that the analysis knows besides the statement.
@@ -113,6 +115,7 @@ impl Tables {
             None => match declared {
                 [] if name.starts_with("pg_") => catalog_table(name),
                 [] => Named::Undeclared(format!("public.{name}").into()),
+                _ if let Some(schema) = self.catalog.shadow(name) => Named::Shadowed(schema.clone()),
                 [first, rest @ ..] => {
                     let alike = |table: &Arc<TableInfo>| {
                         table.kind == first.kind
@@ -125,6 +128,12 @@ impl Tables {
                 }
             },
         }
+    }
+
+    /// Whether a relation of this name would stand in a declared table's place where a statement writes no schema.
+    pub(crate) fn would_shadow(&self, schema: Option<&str>, name: &str) -> bool {
+        let declared = self.by_name.get(name).map(SmallVec::as_slice).unwrap_or_default();
+        schema.is_some_and(|schema| !declared.is_empty() && declared.iter().all(|table| *table.schema != *schema))
     }
 
     /// The declared table that a name stands for, if it certainly is one.
@@ -200,6 +209,12 @@ impl Tables {
                 let message = format!("search_path names the schema \"{schema}\", of which no table is declared");
                 return Err(Refusal::new(RefusalKind::Unsupported, message)
                     .hint("Declare its tables under [[tables]], or name them with their schema."));
+            }
+            if self.catalog.shadows(schema) || self.catalog.shadows(&folded) {
+                let message = format!(
+                    "search_path names the schema \"{schema}\", in which a declared table's name means another"
+                );
+                return Err(Refusal::new(RefusalKind::Unsupported, message).hint("Name its tables with their schema."));
             }
             is_there |= *schema == "pg_catalog" || self.schemas.contains(*schema);
         }

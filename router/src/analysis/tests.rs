@@ -468,6 +468,58 @@ fn what_patients_hang_on_is_left_alone() {
     }
 }
 
+/// A name without a schema means the declared table, or nothing.
+#[test]
+fn names_that_may_mean_another_relation_are_refused() {
+    let mut catalog = Catalog::builtin();
+    catalog.add_shadow("app", "patients", true);
+    catalog.add_shadow("public", "visits", true);
+    catalog.add_shadow("archive", "encounters", false);
+    let strict = config(KeyType::Bigint);
+    let mut local = config(KeyType::Bigint);
+    local.sharding.undeclared_tables = pgward_config::Undeclared::Local;
+    for (config, sql, expected) in [
+        (&strict, "SELECT * FROM patients WHERE id = 42", "refused PW003"),
+        (&strict, "SELECT * FROM public.patients WHERE id = 42", "read 42"),
+        (&strict, "SELECT * FROM encounters WHERE patient_id = 42", "read 42"),
+        (&strict, "SELECT * FROM visits WHERE patient_id = 42", "refused PW003"),
+        (&strict, "SELECT * FROM clinic.visits WHERE patient_id = 42", "read 42"),
+        (&strict, "SELECT * FROM app.patients", "refused PW003"),
+        (&strict, "INSERT INTO patients (id, home_region) VALUES (1, 'x')", "refused PW003"),
+        (&strict, "UPDATE patients SET name = 'x' WHERE id = 42", "refused PW003"),
+        (&strict, "DELETE FROM patients WHERE id = 42", "refused PW003"),
+        (&strict, "MERGE INTO patients USING icd_codes ON id = 42 WHEN MATCHED THEN DELETE", "refused PW003"),
+        (&strict, "COPY patients (id, home_region) FROM STDIN", "refused PW003"),
+        (&strict, "COPY patients TO STDOUT", "refused PW003"),
+        (&strict, "SELECT 1 FROM icd_codes WHERE EXISTS (TABLE patients)", "refused PW003"),
+        (&local, "SELECT * FROM patients WHERE id = 42", "refused PW003"),
+        (&local, "SET search_path = archive, public", "refused 0A000"),
+        (&local, "SET search_path = 'public, archive'", "refused 0A000"),
+        (&local, "SET search_path = clinic, public", "set search_path=clinic,public"),
+        (&local, "ALTER ROLE app SET search_path = archive", "refused PW008"),
+        (&local, "ALTER DATABASE healthcare SET search_path = archive", "refused PW008"),
+        // Nor is one made.
+        (&local, "CREATE TABLE another.observations (id int)", "refused PW008"),
+        (&local, "CREATE VIEW another.observations AS SELECT 1", "refused PW008"),
+        (&local, "CREATE TABLE another.observations AS SELECT 1", "refused PW008"),
+        (&local, "CREATE FOREIGN TABLE another.observations (id int) SERVER s", "refused PW008"),
+        (&local, "ALTER TABLE something SET SCHEMA another", "write"),
+        (&local, "ALTER TABLE public.icd SET SCHEMA another", "write"),
+        (&local, "ALTER TABLE another.notes RENAME TO observations", "refused PW008"),
+        (&local, "ALTER TABLE another.notes RENAME note TO observations", "write"),
+        (&local, "ALTER TABLE another.app_log SET SCHEMA third", "refused PW008"),
+        (&strict, "CREATE TEMP TABLE observations (id int)", "refused PW008"),
+        (&strict, "CREATE TABLE pg_temp.observations (id int)", "refused PW008"),
+        (&strict, "SELECT 1 AS id INTO TEMP observations", "refused PW008"),
+        (&strict, "CREATE TEMP VIEW app_log AS SELECT 1", "refused PW008"),
+        (&strict, "ALTER TABLE pg_temp.notes RENAME TO observations", "refused PW008"),
+        (&strict, "CREATE TEMP TABLE notes (id int)", "pins"),
+    ] {
+        let analyser = Analyser::new(config, &catalog);
+        assert_eq!(outcome(&analyser, sql, &crate::NoParams), [expected], "{sql}");
+    }
+}
+
 #[test]
 fn rows_of_a_copy_have_no_values_of_generated_columns() {
     let mut catalog = Catalog::builtin();

@@ -182,10 +182,15 @@ impl<'t> Walk<'t> {
             Node::RenameStmt(rename) if rename.relation().is_some() => {
                 self.changed(rename.relation());
                 self.alters(rename.relation());
+                let schema = rename.relation().and_then(RangeVar::schemaname);
+                if rename.rename_type != ObjectType::OBJECT_COLUMN {
+                    self.hides(schema.or(Some("public")), rename.newname());
+                }
             }
             Node::AlterObjectSchemaStmt(alter) if alter.relation().is_some() => {
                 self.changed(alter.relation());
                 self.alters(alter.relation());
+                self.hides(alter.newschema(), alter.relation().and_then(RangeVar::relname));
             }
             Node::AlterOwnerStmt(alter) if alter.relation().is_some() => self.changed(alter.relation()),
             Node::TruncateStmt(truncate) => self.truncate(truncate),
@@ -227,6 +232,7 @@ impl<'t> Walk<'t> {
             | Node::CreateTableSpaceStmt(_)
             | Node::DropTableSpaceStmt(_)
             | Node::AlterTableMoveAllStmt(_)
+            | Node::AlterDatabaseSetStmt(_)
             | Node::ReindexStmt(_)
             | Node::ClusterStmt(_)
             | Node::RuleStmt(_)
@@ -235,11 +241,14 @@ impl<'t> Walk<'t> {
             Node::CallStmt(_) => self.opaque_body("CALL"),
             Node::CreateFunctionStmt(create) if create.is_procedure => self.opaque("CREATE PROCEDURE"),
             Node::CreateFunctionStmt(_) => self.opaque("CREATE FUNCTION"),
-            Node::CreateRoleStmt(_)
-            | Node::AlterRoleStmt(_)
-            | Node::AlterRoleSetStmt(_)
-            | Node::DropRoleStmt(_)
-            | Node::GrantRoleStmt(_) => self.users(),
+            Node::CreateRoleStmt(_) | Node::AlterRoleStmt(_) | Node::DropRoleStmt(_) | Node::GrantRoleStmt(_) => {
+                self.users()
+            }
+            // Also where roles are managed here: the proxy's own sessions would begin with it.
+            Node::AlterRoleSetStmt(_) => {
+                self.users();
+                self.unplaceable();
+            }
             Node::CreateSchemaStmt(create) if !create.schema_elts().is_empty() => self.unplaceable(),
             _ => self.unplaceable_unless_local(),
         }
@@ -322,12 +331,22 @@ impl<'t> Walk<'t> {
 
     /// A table that a query makes; a temporary one stays in the server with the session.
     pub(super) fn create(&mut self, relation: &'t RangeVar) {
+        let temporary = (relation.relpersistence as u8 == TEMPORARY).then_some("pg_temp");
+        self.hides(temporary.or(relation.schemaname()), relation.relname());
         if relation.relpersistence as u8 == TEMPORARY || relation.schemaname().is_some_and(is_temporary) {
             self.saw(relation);
             self.pins = true;
             self.writes = true;
         } else {
             self.changed(Some(relation));
+        }
+    }
+
+    /// A name without a schema must go on meaning the declared table of that name.
+    fn hides(&mut self, schema: Option<&str>, name: Option<&str>) {
+        if let Some(name) = name.filter(|name| self.tables.would_shadow(schema, name)) {
+            let message = format!("another \"{name}\" would hide the declared table of that name");
+            self.refuse(Refusal::new(RefusalKind::Unplaceable, message).hint("Give it another name."));
         }
     }
 

@@ -308,6 +308,14 @@ impl<'t> Walk<'t> {
                 Refusal::new(RefusalKind::UndeclaredTable, format!("\"{name}\" may be a table of several schemas"))
                     .hint("Write the schema before the table's name."),
             ),
+            Named::Shadowed(other) => self.refuse(
+                Refusal::new(
+                    RefusalKind::UndeclaredTable,
+                    format!("\"{name}\" may be {other}.{name}, which is not declared"),
+                )
+                .detail("A relation of a declared table's name is in a schema that sessions may look into.")
+                .hint("Write the schema before the table's name, or declare the other too."),
+            ),
         }
         None
     }

@@ -160,3 +160,48 @@ fn check_live(pgward: &Deployment) -> String {
         .unwrap();
     String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bare_name_means_the_declared_table_or_nothing() {
+    let pgward = two_shards().await;
+    let patient = pgward.patient("us-east", 0).id;
+    let client = pgward.app().await;
+    let bare = format!("SELECT count(*) FROM patients WHERE id = '{patient}'");
+    let full = format!("SELECT count(*) FROM public.patients WHERE id = '{patient}'");
+
+    // In a schema that no session looks into, it is nobody's business.
+    let archive = "CREATE SCHEMA archive; CREATE TABLE archive.patients AS TABLE public.patients WITH NO DATA";
+    on_the_servers(&pgward, archive).await;
+    assert_eq!(answers(&client, &bare).await, "1");
+    assert!(!check_live(&pgward).contains("archive.patients"));
+
+    // In the one of "$user", of a role's or of the database's path it is.
+    for (make, schema, unmake) in [
+        (
+            "CREATE SCHEMA pgward_app; CREATE VIEW pgward_app.patients AS TABLE public.patients; GRANT ALL ON SCHEMA pgward_app TO PUBLIC;
+             GRANT ALL ON pgward_app.patients TO PUBLIC",
+            "pgward_app",
+            "DROP SCHEMA pgward_app CASCADE",
+        ),
+        (
+            "ALTER ROLE pgward_app SET search_path = public, archive",
+            "archive",
+            "ALTER ROLE pgward_app RESET search_path",
+        ),
+        (
+            "ALTER DATABASE healthcare SET search_path = \"$user\", \"archive\", public",
+            "archive",
+            "ALTER DATABASE healthcare RESET search_path",
+        ),
+    ] {
+        on_the_servers(&pgward, make).await;
+        for sql in [&bare, &format!("DELETE FROM patients WHERE id = '{patient}'")] {
+            assert_eq!(sqlstate(client.simple_query(sql).await), "PW003", "{make}: {sql}");
+        }
+        assert_eq!(answers(&client, &full).await, "1");
+        assert!(check_live(&pgward).contains(&format!("has {schema}.patients, which is not declared")));
+        on_the_servers(&pgward, unmake).await;
+        assert_eq!(answers(&client, &bare).await, "1", "{unmake}");
+    }
+    assert_eq!(sqlstate(client.simple_query("CREATE TEMP TABLE patients (id uuid)").await), "PW008");
+}

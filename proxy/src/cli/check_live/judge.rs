@@ -3,7 +3,7 @@
 use pgward_config::{Config, KeyType, NodeRole, Pool, PoolKind, Shard, Table, TableKind, Undeclared};
 
 use super::{Facts, Sight};
-use crate::catalog::{LiveCascade, LiveTable};
+use crate::catalog::{LiveCascade, LiveShadow, LiveTable};
 
 /// The oldest PostgreSQL that is served: the system views and settings that PgWard reads are the same since.
 const MIN_VERSION: i32 = 130_000;
@@ -158,6 +158,13 @@ fn node(problems: &mut Problems, declared: &Declared<'_>, sight: &Sight<'_>, fac
     if sight.node.role == NodeRole::Primary {
         tables(problems, declared, sight, facts);
         cascades(problems, declared, sight, facts);
+        for LiveShadow { schema, name, .. } in facts.shadows.iter().filter(|shadow| shadow.in_path) {
+            problems.error(
+                id,
+                format!("has {schema}.{name}, which is not declared but is in a search_path: \"{name}\" may mean it"),
+                "declare it too, or rename it: statements that write the name without a schema are refused",
+            );
+        }
         if declared.splits && facts.max_prepared == 0 {
             problems.note(
                 id,

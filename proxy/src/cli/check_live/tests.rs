@@ -78,6 +78,7 @@ fn facts(node: &Node, system: &str) -> Facts {
         escaping: Vec::new(),
         tables: vec![patients(2950)],
         cascades: Vec::new(),
+        shadows: Vec::new(),
         refused: Vec::new(),
     }
 }
@@ -203,6 +204,19 @@ fn rows_of_patients_that_hang_on_local_tables_are_noted() {
     let what = "change with those of public.wards, a local table: DELETE from it and UPDATE of id are refused";
     only(&problems, "a/primary", what);
     assert!(!problems[0].is_error());
+}
+
+#[test]
+fn what_a_bare_name_may_mean_besides_is_an_error() {
+    let problems = judged(|id, facts| {
+        let shadow =
+            |schema: &str, in_path| LiveShadow { schema: schema.to_owned(), name: "patients".to_owned(), in_path };
+        if id == "a/primary" {
+            facts.shadows = vec![shadow("archive", false), shadow("app", true)];
+        }
+    });
+    only(&problems, "a/primary", "has app.patients, which is not declared");
+    assert!(problems[0].is_error());
 }
 
 #[test]
