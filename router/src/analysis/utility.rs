@@ -196,6 +196,8 @@ impl<'t> Walk<'t> {
             Node::TruncateStmt(truncate) => self.truncate(truncate),
             Node::LockStmt(lock) => self.changed_all(lock.relations()),
             Node::DropStmt(drop) => self.drop_objects(drop),
+            // Without tables, of all of them.
+            Node::VacuumStmt(vacuum) if vacuum.rels().is_empty() => self.unplaceable(),
             Node::VacuumStmt(vacuum) => {
                 for table in vacuum.rels() {
                     self.changed(table.relation());
