@@ -8,8 +8,9 @@ use pg_raw_parse::Node;
 use pg_raw_parse::nodes::{CmdType, DeleteStmt, MergeMatchKind, MergeStmt, ResTarget, ReturningClause, UpdateStmt};
 use pgward_config::TableKind;
 
+use super::insert::no_key;
 use super::scope::{Derived, View};
-use super::select::open;
+use super::select::{is_star, open};
 use super::tables::TableInfo;
 use super::walk::{At, Env, Mention, Walk};
 use crate::refusal::{Refusal, RefusalKind};
@@ -137,6 +138,9 @@ impl<'t> Walk<'t> {
                 (CmdType::CMD_INSERT, Some(table)) if table.kind == TableKind::Patient => {
                     if let Some(positions) = self.positions(table, when.target_list()) {
                         let mut mention = Mention::of(table);
+                        if when.values().iter().any(is_star) {
+                            self.refuse(no_key(&mention.table, "a row with a star has no known places"));
+                        }
                         let key = when.values().get(positions.key).unwrap_or(Node::None);
                         let region = positions.region.and_then(|position| when.values().get(position));
                         let value = self.value_of(key, at.view);

@@ -2,11 +2,12 @@
 
 use pg_raw_parse::Node;
 use pg_raw_parse::list::NodeList;
-use pg_raw_parse::nodes::{A_Expr, A_Expr_Kind, BoolExprType, SubLink, SubLinkType};
+use pg_raw_parse::nodes::{A_Expr, A_Expr_Kind, BoolExprType, RowExpr, SubLink, SubLinkType};
 
 use super::functions::qualified;
 use super::graph::{Sources, Var};
 use super::scope::{Column, Derived, Out, OutValue, View};
+use super::select::is_star;
 use super::walk::Walk;
 
 /// What a condition says.
@@ -90,7 +91,7 @@ impl<'t> Walk<'t> {
         let (left, right) = (expression.lexpr(), expression.rexpr());
         match expression.kind {
             A_Expr_Kind::AEXPR_OP => match (left, right) {
-                (Node::RowExpr(left), Node::RowExpr(right)) => {
+                (Node::RowExpr(left), Node::RowExpr(right)) if !has_star(left) && !has_star(right) => {
                     for (left, right) in left.args().iter().zip(right.args()) {
                         self.equality(left, right, view, facts);
                     }
@@ -98,10 +99,10 @@ impl<'t> Walk<'t> {
                 _ => self.equality(left, right, view, facts),
             },
             A_Expr_Kind::AEXPR_IN => match (left, right) {
-                (Node::RowExpr(left), Node::NodeList(rows)) => {
+                (Node::RowExpr(left), Node::NodeList(rows)) if !has_star(left) => {
                     for (position, left) in left.args().iter().enumerate() {
                         let keys = rows.iter().map(|row| match row {
-                            Node::RowExpr(row) => self.constants.key(row.args().get(position)?),
+                            Node::RowExpr(row) if !has_star(row) => self.constants.key(row.args().get(position)?),
                             _ => None,
                         });
                         let keys: Option<Sources> = keys.collect();
@@ -213,6 +214,11 @@ fn single_output(derived: &Derived<'_>) -> Option<OutValue> {
         [Out::Column { value, .. }] if !derived.open => Some(value.clone()),
         _ => None,
     }
+}
+
+/// Whether a row has more members than are written.
+fn has_star(row: &RowExpr) -> bool {
+    row.args().iter().any(is_star)
 }
 
 fn is_equals(names: &NodeList) -> bool {

@@ -11,7 +11,7 @@ use smallvec::SmallVec;
 
 use super::graph::Sources;
 use super::scope::{Derived, Has, Out, OutValue, View, What};
-use super::select::open;
+use super::select::{is_star, open};
 use super::tables::TableInfo;
 use super::walk::{At, Env, Mention, Walk};
 use crate::evidence::KeySource;
@@ -110,6 +110,10 @@ impl<'t> Walk<'t> {
         let Some(positions) = positions else { return };
         for row in rows.values_lists() {
             let Node::NodeList(row) = row else { continue };
+            if row.iter().any(is_star) {
+                self.refuse(no_key(&mention.table, "a row with a star has no known places"));
+                continue;
+            }
             let key = row.get(positions.key).unwrap_or(Node::None);
             let region = positions.region.and_then(|position| row.get(position));
             let value = self.value_of(key, at.view);
@@ -244,7 +248,7 @@ fn names_column(infer: &InferClause, column: &str) -> bool {
     })
 }
 
-fn no_key(table: &str, why: &str) -> Refusal {
+pub(super) fn no_key(table: &str, why: &str) -> Refusal {
     Refusal::new(RefusalKind::NoPatient, format!("the statement inserts into {table} without the patient's key: {why}"))
         .hint("Send the key of each row as a value or a parameter.")
 }

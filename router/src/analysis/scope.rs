@@ -74,7 +74,7 @@ pub(super) enum Out<'t> {
         value: OutValue,
         node: Node<'t>,
     },
-    /// `*` of these items.
+    /// `*` of these items; of a row of unknown columns where there are none.
     Star(Vec<usize>),
 }
 
@@ -269,7 +269,10 @@ impl<'t> Scopes<'t> {
             self.items[item].vars.push((column.into(), Some(var)));
             Some(var)
         };
-        let unnamed = derived.outs.iter().any(|out| matches!(out, Out::Column { name: None, .. }));
+        let unnamed = derived.outs.iter().any(|out| match out {
+            Out::Column { name, .. } => name.is_none(),
+            Out::Star(items) => items.is_empty(),
+        });
         match (yes.as_slice(), maybe.as_slice()) {
             ([one], _) => Has::Yes(follow(*one)),
             ([_, ..], _) => Has::Yes(None),

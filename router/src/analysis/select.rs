@@ -174,6 +174,10 @@ impl<'t> Walk<'t> {
                 }
                 name = name.or_else(|| fields.last().and_then(|field| field.as_str()));
             }
+            if is_star(node) {
+                outs.push(Out::Star(Vec::new()));
+                continue;
+            }
             let value = self.value_of(node, view);
             outs.push(Out::Column { name, value, node });
         }
@@ -185,6 +189,9 @@ impl<'t> Walk<'t> {
         let mut columns: Option<Vec<Option<Sources>>> = None;
         for row in rows {
             let Node::NodeList(row) = row else { return Derived { open: true, ..Derived::default() } };
+            if row.iter().any(is_star) {
+                return Derived { open: true, ..Derived::default() };
+            }
             let found: Vec<Option<Sources>> = row
                 .iter()
                 .map(|value| match self.value_of(value, view) {
@@ -222,6 +229,16 @@ impl<'t> Walk<'t> {
             self.create(relation);
         }
     }
+}
+
+/// `t.*` or `(…).*`: as many columns as the row has, so that nothing behind it has a known place.
+pub(super) fn is_star(node: Node<'_>) -> bool {
+    let last = match node {
+        Node::ColumnRef(column) => column.fields().iter().next_back(),
+        Node::A_Indirection(of) => of.indirection().iter().next_back(),
+        _ => None,
+    };
+    matches!(last, Some(Node::A_Star(_)))
 }
 
 /// A query of which no column is known.

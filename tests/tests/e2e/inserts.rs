@@ -59,3 +59,16 @@ async fn on_conflict_changes_no_row_of_another_patient() {
     let sql = format!("{insert} ON CONFLICT (id) DO UPDATE SET sex = patients.sex RETURNING id");
     assert_eq!(answers(&client, &sql).await, own_id);
 }
+
+/// A star in a row moves what stands behind it: another's key would stand where one's own is read.
+#[tokio::test]
+async fn nothing_is_read_behind_a_star() {
+    let pgward = shared().await;
+    let (client, server) = (pgward.app().await, pgward.on_server(PRIMARY).await);
+    let (own, other) = (pgward.patient("us-east", 30).id, pgward.patient("us-east", 31).id);
+    let sql = format!(
+        "SELECT p.id FROM patients p, (SELECT 1 AS a, '{own}'::uuid AS b) s WHERE (s.*, p.id) = (1, '{own}', '{other}')"
+    );
+    assert_eq!(answers(&server, &sql).await, other.to_string(), "what the server makes of it");
+    assert_eq!(sqlstate(client.simple_query(&sql).await), "PW001");
+}
