@@ -50,9 +50,16 @@ pub struct LiveTable {
     pub columns: Vec<(String, u32)>,
     /// Those that the server computes itself (GENERATED ALWAYS AS … STORED or VIRTUAL).
     pub generated: Vec<String>,
+    /// Those that the server fills where a row does not list them: generated ones, and those with a default.
+    pub filled: Vec<String>,
 }
 
 impl LiveTable {
+    /// Adds what is so of the same table on another shard.
+    pub(crate) fn join(&mut self, other: &Self) {
+        self.filled.extend_from_slice(&other.filled);
+    }
+
     /// The type of the column with this name.
     pub fn column(&self, name: &str) -> Option<u32> {
         self.columns.iter().find(|(column, _)| column == name).map(|&(_, oid)| oid)
@@ -138,7 +145,8 @@ async fn functions(client: &Client) -> anyhow::Result<Vec<LiveFunction>> {
 pub(crate) async fn live_tables(client: &Client, tables: &[Table]) -> anyhow::Result<Vec<LiveTable>> {
     const QUERY: &str = "
         SELECT n.nspname::text, c.relname::text, a.attname::text,
-               CASE t.typtype WHEN 'd' THEN t.typbasetype ELSE a.atttypid END, a.attgenerated <> ''
+               CASE t.typtype WHEN 'd' THEN t.typbasetype ELSE a.atttypid END, a.attgenerated <> '',
+               a.atthasdef OR t.typdefault IS NOT NULL
         FROM ROWS FROM (pg_catalog.unnest($1::text[]), pg_catalog.unnest($2::text[]))
             WITH ORDINALITY AS declared(schema, name, place)
         JOIN pg_catalog.pg_namespace n ON n.nspname = declared.schema
@@ -155,12 +163,15 @@ pub(crate) async fn live_tables(client: &Client, tables: &[Table]) -> anyhow::Re
         let (schema, name): (String, String) = (row.get(0), row.get(1));
         let is_known = live.last().is_some_and(|table| table.schema == schema && table.name == name);
         if !is_known {
-            live.push(LiveTable { schema, name, columns: Vec::new(), generated: Vec::new() });
+            live.push(LiveTable { schema, name, columns: Vec::new(), generated: Vec::new(), filled: Vec::new() });
         }
         if let Some(table) = live.last_mut() {
             table.columns.push((row.get(2), row.get(3)));
             if row.get(4) {
                 table.generated.push(row.get(2));
+            }
+            if row.get(5) {
+                table.filled.push(row.get(2));
             }
         }
     }

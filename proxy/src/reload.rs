@@ -138,13 +138,10 @@ pub(crate) async fn live_catalog(control: &Handle, config: &Arc<Config>) -> Cata
                 catalogs.found.cascades.extend(of_shard.cascades);
                 catalogs.found.shadows.extend(of_shard.shadows);
                 for table in of_shard.tables {
-                    let known = catalogs
-                        .found
-                        .tables
-                        .iter()
-                        .any(|known| known.schema == table.schema && known.name == table.name);
-                    if !known {
-                        catalogs.found.tables.push(table);
+                    let mut known = catalogs.found.tables.iter_mut();
+                    match known.find(|known| known.schema == table.schema && known.name == table.name) {
+                        Some(known) => known.join(&table),
+                        None => catalogs.found.tables.push(table),
                     }
                 }
             }

@@ -124,6 +124,7 @@ pub(crate) fn merged(config: &Config, live: &LiveCatalog) -> Catalog {
         let columns = table.columns.iter().map(|(name, oid)| (Arc::from(name.as_str()), *oid)).collect();
         catalog.set_columns(&full, columns);
         catalog.set_generated(&full, table.generated.iter().map(|name| Arc::from(name.as_str())));
+        catalog.set_filled(&full, table.filled.iter().map(|name| Arc::from(name.as_str())));
     }
     catalog
 }

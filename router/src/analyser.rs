@@ -182,6 +182,9 @@ impl Analyser {
             if let (Slot::Param { n, .. }, [_, ..]) = (source.key, statement.keys.mixed.as_slice()) {
                 reader.refuse_mixed(n, &statement.keys.mixed)?;
             }
+            if let Some(Slot::Param { n, .. }) = source.region {
+                reader.refuse_mixed_region(n, &statement.keys.mixed_regions)?;
+            }
             reader.read(source, &mut evidence)?;
         }
         if evidence.mentions.len() > 1 {
@@ -257,12 +260,14 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn read(&self, source: &KeySource, evidence: &mut Evidence) -> Result<(), Refusal> {
-        let region = source.region.and_then(|slot| self.region(slot));
+        let region = source.region.map(|slot| self.region(slot)).transpose()?;
         let (whence, decoded) = match source.key {
             Slot::Literal { ordinal, negative } => {
                 let literal = self.literals.get(ordinal as usize);
                 let whence = Whence::Literal { ordinal, at: literal.map_or(0, |literal| literal.start) };
-                let mut push = |key| evidence.mentions.push(Mention { key, whence, region: region.clone() });
+                let mut push = |key| {
+                    evidence.mentions.push(Mention { key, whence, region: region.clone(), unknown: source.unknown })
+                };
                 let decoded = literal.and_then(|literal| {
                     if source.array {
                         let text = values::literal_text(self.sql, literal)?;
@@ -280,7 +285,9 @@ impl Reader<'_> {
                     Some(None) => return Err(self.refuse(whence, "is NULL")),
                     None => return Err(self.refuse(whence, "was not sent")),
                 };
-                let mut push = |key| evidence.mentions.push(Mention { key, whence, region: region.clone() });
+                let mut push = |key| {
+                    evidence.mentions.push(Mention { key, whence, region: region.clone(), unknown: source.unknown })
+                };
                 let decoded = if source.array {
                     values::keys_from_array_param(bytes, n, self.params, cast, self.key_type, push)
                 } else {
@@ -329,9 +336,37 @@ impl Reader<'_> {
         Some((name, std::str::from_utf8(&value).ok()?.to_owned()))
     }
 
-    /// The region that stands beside a key; what is no text is no region.
-    fn region(&self, slot: Slot) -> Option<PatientRegion> {
-        Some(PatientRegion::new(std::str::from_utf8(&self.text(slot)?).ok()?))
+    /// The region that stands beside a key: what the server stores is held against the directory, so it must be text as
+    /// it was sent.
+    fn region(&self, slot: Slot) -> Result<PatientRegion, Refusal> {
+        let is_text = match slot {
+            Slot::Literal { .. } => true,
+            Slot::Param { n, .. } => matches!(self.params.oid(n), 0 | oid::UNKNOWN | oid::TEXT | oid::VARCHAR),
+        };
+        let text = self.text(slot).filter(|_| is_text);
+        let region = text.as_deref().and_then(|text| std::str::from_utf8(text).ok()).map(PatientRegion::new);
+        region.ok_or_else(|| {
+            let place = match slot {
+                Slot::Literal { ordinal, .. } => {
+                    Whence::Literal { ordinal, at: self.literals.get(ordinal as usize).map_or(0, |of| of.start) }
+                }
+                Slot::Param { n, .. } => Whence::Param(n),
+            };
+            Refusal::unread_region(format!("the region in {} is no text", place.words()))
+                .hint("Send the region as text, and not NULL.")
+        })
+    }
+
+    /// Refuses a region in a parameter whose type is open while the statement uses it otherwise.
+    fn refuse_mixed_region(&self, n: u16, mixed: &[u16]) -> Result<(), Refusal> {
+        if !mixed.contains(&n) || !matches!(self.params.oid(n), 0 | oid::UNKNOWN) {
+            return Ok(());
+        }
+        let message =
+            format!("the region in parameter ${n} has no declared type, and the statement also uses it otherwise");
+        Err(Refusal::unread_region(message).hint(format!(
+            "Declare its type, write ${n}::text wherever it stands, or send the region in a parameter of its own."
+        )))
     }
 
     /// A refusal that says where the value stands and what it is not, but never the value.
@@ -354,6 +389,7 @@ fn unite(evidence: &mut Evidence) -> Result<(), Refusal> {
             kept.push(mention);
             continue;
         };
+        first.unknown = first.unknown.max(mention.unknown);
         match (&first.region, mention.region) {
             (Some(one), Some(other)) if *one != other => {
                 return Err(Refusal::new(

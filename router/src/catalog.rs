@@ -40,6 +40,8 @@ pub struct Catalog {
     shadows: HashMap<Arc<str>, Vec<(Arc<str>, bool)>>,
     /// `schema.table` → those of its columns that servers compute themselves.
     generated: HashMap<Arc<str>, HashSet<Arc<str>>>,
+    /// `schema.table` → those of its columns that servers fill where a row does not list them.
+    filled: HashMap<Arc<str>, HashSet<Arc<str>>>,
 }
 
 /// Rows of patient tables that servers change with those of another table: by foreign keys that cascade, or because the
@@ -127,6 +129,16 @@ impl Catalog {
     /// Whether this schema has something undeclared of a declared table's name.
     pub(crate) fn shadows(&self, schema: &str) -> bool {
         self.shadows.values().flatten().any(|(known, in_path)| **known == *schema && !in_path)
+    }
+
+    /// Sets which columns of `table` (`schema.name`) have a default or are generated.
+    pub fn set_filled(&mut self, table: &str, columns: impl Iterator<Item = Arc<str>>) {
+        self.filled.insert(table.into(), columns.collect());
+    }
+
+    /// Whether servers fill this column of `table` (`schema.name`) where a row does not list it.
+    pub(crate) fn is_filled(&self, table: &str, column: &str) -> bool {
+        self.filled.get(table).is_some_and(|columns| columns.contains(column))
     }
 
     /// Whether servers compute this column of `table` (`schema.name`) themselves.

@@ -13,7 +13,7 @@ use std::collections::hash_map::Entry;
 
 use pgward_config::{KeyType, PatientRegion};
 
-use crate::evidence::{Evidence, Mention, PatientKey, Whence};
+use crate::evidence::{Evidence, Mention, PatientKey, Unknown, Whence};
 use crate::refusal::{Refusal, RefusalKind};
 use crate::statement::CopyFrom;
 use crate::values::{key_from_copy, key_from_text};
@@ -229,6 +229,7 @@ impl CopyRows {
                     Field::Value(bytes) => self.key(bytes).ok_or("has a patient key that cannot be decoded"),
                 });
             }
+            // NULL states no region.
             if Some(column) == self.region
                 && let Field::Value(bytes) = field
             {
@@ -307,7 +308,12 @@ impl Patients {
         match self.seen.entry(key) {
             Entry::Vacant(vacant) => {
                 let place = mentions.len();
-                let mention = Mention { key: vacant.key().clone(), whence: at, region };
+                let mention = Mention {
+                    key: vacant.key().clone(),
+                    whence: at,
+                    unknown: if region.is_some() { Unknown::Register } else { Unknown::Refuse },
+                    region,
+                };
                 vacant.insert(place);
                 mentions.push(mention);
                 Ok(place)
@@ -320,7 +326,10 @@ impl Patients {
                         let message = "its patient has another region than in a row before it";
                         return Err(Refusal::new(RefusalKind::RegionContradiction, message).of_row(at));
                     }
-                    (None, Some(region)) => first.region = Some(region),
+                    (None, Some(region)) => {
+                        first.region = Some(region);
+                        first.unknown = Unknown::Register;
+                    }
                     _ => {}
                 }
                 Ok(place)

@@ -12,7 +12,7 @@ use smallvec::SmallVec;
 
 use crate::decision::{Decision, Facts, Located, Pin, Reason, Transaction};
 use crate::directory::DirectoryLookup;
-use crate::evidence::{Evidence, Mention, PatientKey, Whence};
+use crate::evidence::{Evidence, Mention, PatientKey, Unknown, Whence};
 use crate::hash::hash_key;
 use crate::permit::{Permit, permit};
 use crate::placement::{Candidates, Place, Rules, Views, pool};
@@ -355,11 +355,11 @@ impl Router {
                 return Err(self.contradiction(mention.whence, known, stated));
             }
             (Some(known), _) => known,
-            (None, Some(stated)) => {
+            (None, Some(stated)) if mention.unknown == Unknown::Register => {
                 need.register.push((mention.key.clone(), stated.clone()));
                 stated
             }
-            (None, None) => return Err(unknown_patient(mention.whence)),
+            (None, _) => return Err(unknown_patient(mention.whence)),
         };
         let served = match located {
             Some(located) => located.shard,

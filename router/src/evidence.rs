@@ -63,6 +63,18 @@ pub struct Mention {
     pub whence: Whence,
     /// The patient's region, when the statement is an INSERT that carries it.
     pub region: Option<PatientRegion>,
+    /// What becomes of the patient if the directory does not know it.
+    pub unknown: Unknown,
+}
+
+/// What becomes of a patient whom the directory does not know.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Unknown {
+    /// The statement goes nowhere.
+    #[default]
+    Refuse,
+    /// The statement stores a row of the patient with the region beside it, which registers the patient.
+    Register,
 }
 
 /// The patients that a statement touches, each once, in the order seen. Empty when it touches no patient table.
@@ -105,6 +117,8 @@ pub(crate) struct KeySources {
     /// Parameters among them that the statement uses in other ways, too: where the client leaves such a one's type
     /// open, whichever use the server looks at first decides how its bytes read.
     pub(crate) mixed: SmallVec<[u16; 1]>,
+    /// Parameters of regions that the statement uses in other ways than as text, too.
+    pub(crate) mixed_regions: SmallVec<[u16; 1]>,
     /// Names of settings in set_config calls, which must be looked at.
     pub(crate) set_config: SmallVec<[Slot; 1]>,
     /// The statement is a SET whose values must be looked at.
@@ -118,6 +132,8 @@ pub(crate) struct KeySource {
     pub(crate) key: Slot,
     /// The patient's region, where an INSERT carries it beside the key.
     pub(crate) region: Option<Slot>,
+    /// What becomes of a patient whom the directory does not know.
+    pub(crate) unknown: Unknown,
     /// The value is an array; each of its elements is a key.
     pub(crate) array: bool,
     /// The byte at which it begins.

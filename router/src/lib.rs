@@ -35,7 +35,7 @@ pub use cursors::Cursors;
 pub use decide::{Ask, Part, Router};
 pub use decision::{Candidate, Decision, Facts, Located, NodeView, PassedOver, Pin, Reason, Target, Transaction};
 pub use directory::{DirectoryLookup, Entry, NoDirectory};
-pub use evidence::{Evidence, Mention, NoParams, Params, PatientKey, Whence};
+pub use evidence::{Evidence, Mention, NoParams, Params, PatientKey, Unknown, Whence};
 pub use hash::{PatientHasher, hash_key};
 pub use placement::Views;
 pub use refusal::{Refusal, RefusalKind};

@@ -49,7 +49,7 @@ pub enum RefusalKind {
     NoHealthyNode,
     /// A row of a COPY.
     CopyRow,
-    /// The region that an INSERT carries is not the one that the directory has.
+    /// The region that an INSERT carries is not the one that the directory has, or cannot be read.
     RegionContradiction,
     /// The directory cannot take a new patient.
     DirectoryUnwritable,
@@ -119,6 +119,12 @@ impl Refusal {
     /// A refusal with a message alone.
     pub fn new(kind: RefusalKind, message: impl Into<Cow<'static, str>>) -> Self {
         Self { kind, message: message.into(), detail: None, hint: None, position: None }
+    }
+
+    /// A region that cannot be held against the directory.
+    pub(crate) fn unread_region(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(RefusalKind::RegionContradiction, message)
+            .detail("The row's region must be seen, and be the one that the directory has for the row's patient.")
     }
 
     /// With a DETAIL.

@@ -143,6 +143,7 @@ impl<'t> Walk<'t> {
                         }
                         let key = when.values().get(positions.key).unwrap_or(Node::None);
                         let region = positions.region.and_then(|position| when.values().get(position));
+                        let region = self.stated_region(&positions, region);
                         let value = self.value_of(key, at.view);
                         self.inserted_key(value, region, &mut mention);
                         self.mentions.push(mention);

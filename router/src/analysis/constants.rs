@@ -8,7 +8,7 @@ use pg_raw_parse::{ConstValue, Node};
 use pgward_config::KeyType;
 
 use super::graph::Sources;
-use crate::evidence::{KeySource, Slot};
+use crate::evidence::{KeySource, Slot, Unknown};
 use crate::statement::{Literal, LiteralKind};
 use crate::values::{self, oid};
 
@@ -96,7 +96,7 @@ impl<'t> Constants<'t> {
             Node::A_Const(constant) => (self.literal(constant)?, constant.location),
             _ => return None,
         };
-        Some(KeySource { key, region: None, array, at })
+        Some(KeySource { key, region: None, unknown: Unknown::Refuse, array, at })
     }
 
     /// Whether a parameter first cast to this type reads as the key's own type does.
@@ -134,7 +134,7 @@ impl<'t> Constants<'t> {
         cast.and_then(type_oid) == Some(wanted)
     }
 
-    /// A string or parameter, for the region that stands beside a key.
+    /// A string or parameter: a region that stands beside a key, the name of a setting.
     pub(super) fn text(&self, node: Node<'t>) -> Option<Slot> {
         let (base, casts) = strip_casts(node)?;
         if !casts.iter().all(|cast| matches!(*cast, oid::TEXT | oid::VARCHAR)) {

@@ -20,6 +20,8 @@ struct Options<'t> {
     quote: Option<&'t str>,
     escape: Option<&'t str>,
     header: bool,
+    /// Columns whose quoted values may be NULL, too.
+    force_null: Option<Node<'t>>,
 }
 
 impl<'t> Walk<'t> {
@@ -64,7 +66,12 @@ impl<'t> Walk<'t> {
         let position = |wanted: Option<&str>| columns.as_ref()?.iter().position(|column| Some(&**column) == wanted);
         let kind = table.as_ref().map_or(TableKind::Local, |table| table.kind);
         let key = table.as_ref().and_then(|table| position(Some(table.key.as_deref()?)));
-        let region = table.as_ref().and_then(|table| position(Some(table.region.as_deref()?)));
+        let region = table.as_ref().and_then(|table| position(Some(table.stated.as_deref()?)));
+        if let (Some(table), None, true) = (&table, region, columns.is_some())
+            && table.kind == TableKind::Patient
+        {
+            self.fills_no_region(table);
+        }
         if let (TableKind::Patient, Some(table), None) = (kind, &table, key) {
             let name = table.key.as_deref().unwrap_or_default();
             let message = match &columns {
@@ -73,6 +80,16 @@ impl<'t> Walk<'t> {
             };
             self.refuse(
                 Refusal::new(RefusalKind::NoPatient, message).hint(format!("Name the columns, {name} among them.")),
+            );
+        }
+        let forced = |column: &Option<Arc<str>>| match (&options.force_null, column) {
+            (Some(Node::NodeList(names)), Some(column)) => names.iter().any(|name| name.as_str() == Some(column)),
+            (forced, column) => forced.is_some() && column.is_some(),
+        };
+        if table.as_ref().is_some_and(|table| forced(&table.key) || forced(&table.stated)) {
+            self.refuse(
+                Refusal::new(RefusalKind::Unsupported, "COPY … FROM with FORCE_NULL of the patient key or the region")
+                    .hint("Name only other columns."),
             );
         }
         let Some(format) = options.format() else {
@@ -107,6 +124,7 @@ impl<'t> Walk<'t> {
                     );
                     return None;
                 }
+                "force_null" if copy.is_from => options.force_null = Some(option.arg()),
                 "default" if copy.is_from => {
                     self.refuse(Refusal::new(
                         RefusalKind::Unsupported,

@@ -9,17 +9,19 @@ use pg_raw_parse::nodes::{InferClause, InsertStmt, OnConflictAction, OnConflictC
 use pgward_config::TableKind;
 use smallvec::SmallVec;
 
-use super::graph::Sources;
+use super::constants::number;
 use super::scope::{Derived, Has, Out, OutValue, View, What};
 use super::select::{is_star, open};
 use super::tables::TableInfo;
 use super::walk::{At, Env, Mention, Walk};
-use crate::evidence::KeySource;
+use crate::evidence::{KeySource, Slot, Unknown};
 use crate::refusal::{Refusal, RefusalKind};
 
 /// Where key and region stand in the rows of an INSERT.
 pub(super) struct Positions {
+    table: Arc<TableInfo>,
     pub(super) key: usize,
+    /// Only where it is held against the directory.
     pub(super) region: Option<usize>,
 }
 
@@ -40,12 +42,7 @@ impl<'t> Walk<'t> {
             Some(table) if table.kind == TableKind::Patient => self.positions(table, insert.cols()),
             _ => None,
         };
-        let mut mention = Mention {
-            table: table.as_ref().map_or_else(|| "".into(), |table| table.full.clone()),
-            needs: SmallVec::new(),
-            sources: Sources::new(),
-            by_conflict: false,
-        };
+        let mut mention = Mention::named(table.as_ref().map_or_else(|| "".into(), |table| table.full.clone()));
         match insert.select_stmt() {
             Node::SelectStmt(rows) if !rows.values_lists().is_empty() && rows.op == SetOperation::SETOP_NONE => {
                 self.inserted_values(rows, parent, env, depth, positions.as_ref(), &mut mention);
@@ -116,6 +113,7 @@ impl<'t> Walk<'t> {
             }
             let key = row.get(positions.key).unwrap_or(Node::None);
             let region = positions.region.and_then(|position| row.get(position));
+            let region = self.stated_region(positions, region);
             let value = self.value_of(key, at.view);
             self.inserted_key(value, region, mention);
         }
@@ -132,19 +130,58 @@ impl<'t> Walk<'t> {
         match column(positions.key) {
             Some((value, _)) if !rows.open && !starred => {
                 let region = positions.region.and_then(column).map(|(_, node)| node);
+                let region = self.stated_region(positions, region);
                 self.inserted_key(value, region, mention);
             }
             _ => self.refuse(no_key(&mention.table, "the query does not name the key among its columns")),
         }
     }
 
-    pub(super) fn inserted_key(&mut self, value: OutValue, region: Option<Node<'t>>, mention: &mut Mention) {
+    /// The region that a row states: that of a patient who is known must be the directory's, so that one that cannot be
+    /// read refuses the statement. `None` for a row without.
+    pub(super) fn stated_region(&mut self, positions: &Positions, value: Option<Node<'t>>) -> Option<Slot> {
+        let Some(value) = value else {
+            self.fills_no_region(&positions.table);
+            return None;
+        };
+        let region = self.constants.text(value);
+        match innermost(value) {
+            _ if region.is_none() => {
+                let table = &positions.table.full;
+                self.refuse(
+                    Refusal::unread_region(format!("the region of a row that is inserted into {table} cannot be read"))
+                        .hint("Send the region of each row as a string or a parameter, without any expression."),
+                );
+            }
+            Node::ParamRef(param) => self.region_params.extend(number(param).map(|n| (n, param.location))),
+            _ => {}
+        }
+        region
+    }
+
+    /// Refuses rows without a region where the server would give them one.
+    pub(super) fn fills_no_region(&mut self, table: &TableInfo) {
+        if let (Some(region), true) = (&table.stated, table.fills_region) {
+            self.refuse(
+                Refusal::unread_region(format!(
+                    "the rows for {} do not list {region}, which has a default",
+                    table.full
+                ))
+                .hint(format!("List {region} with the region of each row, or drop its default on all shards.")),
+            );
+        }
+    }
+
+    pub(super) fn inserted_key(&mut self, value: OutValue, region: Option<Slot>, mention: &mut Mention) {
         match value {
             OutValue::Keys(keys) if keys.iter().all(|key| !key.array) => {
-                let region = region.and_then(|node| self.constants.text(node));
-                mention.sources.extend(keys.into_iter().map(|key| KeySource { region, ..key }));
+                let unknown = if region.is_some() { Unknown::Register } else { Unknown::Refuse };
+                mention.sources.extend(keys.into_iter().map(|key| KeySource { region, unknown, ..key }));
             }
-            OutValue::Var(var) => mention.needs.push(var),
+            OutValue::Var(var) => {
+                mention.needs.push(var);
+                mention.regions.extend(region.map(|region| (var, region)));
+            }
             _ => self.refuse(no_key(&mention.table, "a row's key is no plain value")),
         }
     }
@@ -165,7 +202,7 @@ impl<'t> Walk<'t> {
     }
 
     /// Where the key stands in an inserted row.
-    pub(super) fn positions(&mut self, table: &TableInfo, columns: &'t NodeList) -> Option<Positions> {
+    pub(super) fn positions(&mut self, table: &Arc<TableInfo>, columns: &'t NodeList) -> Option<Positions> {
         let key = table.key.as_deref()?;
         let named: Vec<Option<&str>> = columns
             .iter()
@@ -193,7 +230,7 @@ impl<'t> Walk<'t> {
             self.refuse(no_key(&table.full, &format!("{key} is not among the columns")));
             return None;
         };
-        Some(Positions { key: at, region: table.region.as_deref().and_then(position) })
+        Some(Positions { table: table.clone(), key: at, region: table.stated.as_deref().and_then(position) })
     }
 
     /// The subscripts of the columns that rows are inserted into: `column[…]`.
@@ -236,6 +273,14 @@ impl<'t> Walk<'t> {
         self.condition(conflict.where_clause(), view, View { end: view.start + 1, ..view });
         self.mentions.push(Mention { needs: SmallVec::from_elem(row, 1), by_conflict: true, ..Mention::of(table) });
     }
+}
+
+/// What is cast.
+fn innermost(mut node: Node<'_>) -> Node<'_> {
+    while let Node::TypeCast(cast) = node {
+        node = cast.arg();
+    }
+    node
 }
 
 /// Whether a conflict's index has this column, compared as the column itself is.

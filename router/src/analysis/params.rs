@@ -13,6 +13,7 @@ use smallvec::SmallVec;
 
 use super::constants::{Constants, number, type_oid};
 use crate::evidence::{KeySource, Slot};
+use crate::values::oid;
 
 /// The parameters of a tree.
 #[derive(Default)]
@@ -32,6 +33,23 @@ impl Uses {
         if let Node::ParamRef(param) = cast.arg() {
             self.casts.insert(param.location, cast.type_name().and_then(type_oid).unwrap_or(0));
         }
+    }
+
+    /// The parameters among these regions (each with the byte at which it stands) that are used as something else than
+    /// text, too.
+    pub(super) fn mixed_regions(&self, regions: &HashSet<(u16, i32)>) -> SmallVec<[u16; 1]> {
+        let mut mixed = SmallVec::new();
+        let params: HashSet<u16> = regions.iter().map(|(n, _)| *n).collect();
+        for (n, at) in self.found.iter().filter(|(n, _)| params.contains(n)) {
+            let agrees = match self.casts.get(at) {
+                Some(cast) => matches!(*cast, oid::TEXT | oid::VARCHAR),
+                None => regions.contains(&(*n, *at)),
+            };
+            if !agrees && !mixed.contains(n) {
+                mixed.push(*n);
+            }
+        }
+        mixed
     }
 
     /// The parameters among these keys that are used in other ways, too.

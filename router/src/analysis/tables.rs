@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use pgward_config::{Config, KeyType, TableKind, Undeclared};
+use pgward_config::{Config, KeyType, Strategy, TableKind, Undeclared};
 use smallvec::SmallVec;
 
 use crate::catalog::Catalog;
@@ -21,6 +21,10 @@ pub(crate) struct TableInfo {
     pub(crate) key: Option<Arc<str>>,
     /// Column of the patient's region.
     pub(crate) region: Option<Arc<str>>,
+    /// The same, where new rows' regions are held against the directory.
+    pub(crate) stated: Option<Arc<str>>,
+    /// Servers fill the region column by themselves where a row does not list it.
+    pub(crate) fills_region: bool,
     /// All columns in order, where known.
     pub(crate) columns: Option<Arc<[Arc<str>]>>,
     /// Those that the rows of a COPY have when it lists none: all but generated ones.
@@ -68,6 +72,8 @@ impl Tables {
                 kind: table.kind,
                 key: table.key.clone(),
                 region: table.region.clone(),
+                stated: table.region.clone().filter(|_| config.sharding.strategy == Strategy::PatientRegion),
+                fills_region: table.region.as_deref().is_some_and(|region| catalog.is_filled(&full, region)),
                 columns,
                 copied,
                 full,
@@ -121,6 +127,7 @@ impl Tables {
                         table.kind == first.kind
                             && table.key == first.key
                             && table.region == first.region
+                            && table.fills_region == first.fills_region
                             && table.columns == first.columns
                     };
                     let public = declared.iter().find(|table| &*table.schema == "public");

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use pgward_config::{Config, Function, KeyType, Table, TableKind};
 
-use crate::evidence::{Evidence, Params, PatientKey};
+use crate::evidence::{Evidence, Params, PatientKey, Unknown};
 use crate::statement::{Action, Analysed, CopyFormat};
 use crate::{Analyser, Cascade, Catalog};
 
@@ -78,7 +78,12 @@ fn show_evidence(evidence: &Evidence) -> String {
             PatientKey::Text(key) => format!("'{}'", String::from_utf8_lossy(key)),
             PatientKey::Uuid(key) => format!("{:x}", u128::from_be_bytes(*key)),
         };
-        let region = mention.region.as_ref().map(|region| format!("@{region}")).unwrap_or_default();
+        let region = mention.region.as_ref().map(|region| format!("@{region}"));
+        let region = region.map(|region| match mention.unknown {
+            Unknown::Register => region,
+            Unknown::Refuse => region.replace('@', "~"),
+        });
+        let region = region.unwrap_or_default();
         format!("{shown} {key}{region}")
     })
 }

@@ -20,7 +20,7 @@ use super::graph::{Graph, Sources, Var};
 use super::params::Uses;
 use super::scope::{Derived, Scopes, View};
 use super::tables::{Named, TableInfo, Tables};
-use crate::evidence::{KeySource, KeySources, Slot};
+use crate::evidence::{KeySource, KeySources, Slot, Unknown};
 use crate::refusal::{Refusal, RefusalKind};
 use crate::statement::{Literal, SetConfig, TableUse};
 
@@ -42,6 +42,8 @@ pub(super) struct Mention {
     pub(super) table: Arc<str>,
     /// Each of these must be pinned.
     pub(super) needs: SmallVec<[Var; 1]>,
+    /// The region that new rows have beside a key that is one of the needs.
+    pub(super) regions: SmallVec<[(Var, Slot); 1]>,
     /// Keys that the mention itself carries (the rows of an INSERT).
     pub(super) sources: Sources,
     /// The rows are found by ON CONFLICT, through whatever unique index it names.
@@ -52,7 +54,13 @@ impl Mention {
     /// A mention that is not tied to anything yet.
     pub(super) fn of(table: &TableInfo) -> Self {
         let table = table.full.clone();
-        Self { table, needs: SmallVec::new(), sources: Sources::new(), by_conflict: false }
+        Self::named(table)
+    }
+
+    /// The same by the table's full name.
+    pub(super) fn named(table: Arc<str>) -> Self {
+        let (needs, regions) = (SmallVec::new(), SmallVec::new());
+        Self { table, needs, regions, sources: Sources::new(), by_conflict: false }
     }
 }
 
@@ -89,6 +97,8 @@ pub(super) struct Walk<'t> {
     pub(super) shows_statements: bool,
     /// The parameters of the tree, found by the look at all of it.
     pub(super) params: Uses,
+    /// Parameters that are the regions of new rows, each with the byte at which it stands.
+    pub(super) region_params: HashSet<(u16, i32)>,
     /// Addresses of the tables, calls and queries that were looked at.
     seen: HashSet<usize, foldhash::quality::RandomState>,
     pub(super) refusal: Option<Refusal>,
@@ -119,6 +129,7 @@ impl<'t> Walk<'t> {
             stored: false,
             shows_statements: false,
             params: Uses::default(),
+            region_params: HashSet::new(),
             seen: HashSet::default(),
             refusal: None,
         }
@@ -340,6 +351,14 @@ impl<'t> Walk<'t> {
                     untied.get_or_insert_with(|| (mention.table.clone(), mention.by_conflict));
                 }
             }
+            for (var, region) in &mention.regions {
+                let from = found.len();
+                self.scopes.graph.collect(*var, &mut found);
+                // Whether there will be a row at all is not known: the region is compared, and registers nobody.
+                for source in &mut found[from..] {
+                    *source = KeySource { region: Some(*region), unknown: Unknown::Refuse, ..*source };
+                }
+            }
         }
         if let Some((table, by_conflict)) = untied {
             let key = self.tables.key_of(&table).unwrap_or_default();
@@ -353,12 +372,18 @@ impl<'t> Walk<'t> {
             // contradict each other.
             let place = *places.entry((source.key, source.array)).or_insert(sources.len());
             match sources.get_mut(place) {
-                Some(known) if known.region.is_none() => known.region = source.region,
-                Some(known) if source.region.is_none() || known.region == source.region => {}
+                Some(known) if known.region.is_none() => {
+                    known.region = source.region;
+                    known.unknown = known.unknown.max(source.unknown);
+                }
+                Some(known) if source.region.is_none() || known.region == source.region => {
+                    known.unknown = known.unknown.max(source.unknown);
+                }
                 _ => sources.push(source),
             }
         }
-        KeySources { sources, mixed, set_config: std::mem::take(&mut self.set_config), guarded: false }
+        let mixed_regions = self.params.mixed_regions(&self.region_params);
+        KeySources { sources, mixed, mixed_regions, set_config: std::mem::take(&mut self.set_config), guarded: false }
     }
 }
 

@@ -69,12 +69,12 @@ mod tests {
     use super::super::tests::{Case, Census};
     use super::*;
     use crate::decision::{Located, Transaction};
-    use crate::evidence::{Evidence, Mention, Whence};
+    use crate::evidence::{Evidence, Mention, Unknown, Whence};
     use crate::statement::TableUse;
 
     fn row(line: u64, patient: i64, region: Option<&str>) -> Mention {
         let region = region.map(PatientRegion::new);
-        Mention { key: PatientKey::Bigint(patient), whence: Whence::CopyLine(line), region }
+        Mention { key: PatientKey::Bigint(patient), whence: Whence::CopyLine(line), unknown: Unknown::Register, region }
     }
 
     /// Each part as `node permit: mentions, registered`.

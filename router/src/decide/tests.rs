@@ -47,7 +47,12 @@ fn table(kind: TableKind) -> TableUse {
 }
 
 fn mention(number: i64, region: Option<&str>) -> Mention {
-    Mention { key: PatientKey::Bigint(number), whence: Whence::Param(1), region: region.map(PatientRegion::new) }
+    Mention {
+        key: PatientKey::Bigint(number),
+        whence: Whence::Param(1),
+        unknown: Unknown::Register,
+        region: region.map(PatientRegion::new),
+    }
 }
 
 impl Case {

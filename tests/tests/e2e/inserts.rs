@@ -72,3 +72,53 @@ async fn nothing_is_read_behind_a_star() {
     assert_eq!(answers(&server, &sql).await, other.to_string(), "what the server makes of it");
     assert_eq!(sqlstate(client.simple_query(&sql).await), "PW001");
 }
+
+/// A row whose region is not the directory's is stored nowhere, however its region is written.
+#[tokio::test]
+async fn no_row_is_stored_with_a_region_that_contradicts_the_directory() {
+    let pgward = shared().await;
+    let (client, server) = (pgward.app().await, pgward.on_server(PRIMARY).await);
+    let elsewhere = "SELECT count(*) FROM patients WHERE region <> 'us-east'";
+    let (known, new) = (pgward.patient("us-east", 32).id.to_string(), "00000000-0000-4000-8000-0000000c2001");
+    for id in [&*known, new] {
+        let values = |region: &str| format!("INSERT INTO patients {COLUMNS} VALUES {}", row(id, region, "C2"));
+        let merge = |source: &str, region: &str| {
+            format!(
+                "MERGE INTO patients p USING (VALUES {source}) s(id, region) ON p.id = s.id WHEN NOT MATCHED THEN \
+                 INSERT {COLUMNS} VALUES (s.id, {region}, 'C2', 'a', 'b', '2000-01-01', 'other')"
+            )
+        };
+        let with = |source: &str, region: &str| {
+            format!(
+                "WITH s(id, r) AS (VALUES {source}) INSERT INTO patients {COLUMNS} SELECT id, {region}, 'C2', 'a', 'b', \
+                 date '2000-01-01', 'other' FROM s"
+            )
+        };
+        let source = format!("('{id}'::uuid, 'eu-west')");
+        for sql in [
+            values("lower('EU-WEST')"),
+            values("'eu-west'::varchar(20)"),
+            values("(SELECT 'eu-west')"),
+            values("DEFAULT"),
+            values("NULL"),
+            with(&source, "r"),
+            with(&source, "lower('EU-WEST')"),
+            merge(&source, "s.region"),
+            merge(&source, "lower(s.region)"),
+            format!("{}, {}", values("'us-east'"), row(id, "lower('EU-WEST')", "C2")),
+        ] {
+            assert_eq!(sqlstate(client.simple_query(&sql).await), "PW013", "{sql}");
+        }
+        let compared = if id == new { "PW004" } else { "PW013" };
+        for sql in [with(&source, "'eu-west'"), merge(&source, "'eu-west'")] {
+            assert_eq!(sqlstate(client.simple_query(&sql).await), compared, "{sql}");
+        }
+        let sql = format!("INSERT INTO patients {COLUMNS} VALUES ($1, $2, 'C2', 'a', 'b', '2000-01-01', 'other')");
+        let uuid: uuid::Uuid = id.parse().unwrap();
+        assert_eq!(sqlstate(client.execute(&sql, &[&uuid, &None::<&str>]).await), "PW013");
+    }
+    assert_eq!(answers(&server, elsewhere).await, "0");
+    assert_eq!(answers(&server, "SELECT count(*) FROM patients WHERE mrn = 'C2'").await, "0");
+    let sql = format!("SELECT * FROM patients WHERE id = '{new}'");
+    assert_eq!(sqlstate(client.simple_query(&sql).await), "PW004", "registered by a refused statement");
+}

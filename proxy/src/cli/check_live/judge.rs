@@ -251,6 +251,15 @@ fn tables(problems: &mut Problems, declared: &Declared<'_>, sight: &Sight<'_>, f
                 Some(_) => {}
             }
         }
+        if let Some(region) = &table.region
+            && live.filled.iter().any(|column| *column == **region)
+        {
+            problems.note(
+                id,
+                format!("{name}.{region} has a default or is generated: rows that do not list it are refused (PW013)"),
+                "drop the default, so that each row's region is the one that the application sends",
+            );
+        }
         if let Some(columns) = &table.columns
             && !columns.iter().map(|column| &**column).eq(names(live))
         {

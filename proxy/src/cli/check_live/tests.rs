@@ -63,6 +63,7 @@ fn patients(key_oid: u32) -> LiveTable {
         name: "patients".to_owned(),
         columns: vec![("id".to_owned(), key_oid), ("region".to_owned(), 25)],
         generated: Vec::new(),
+        filled: Vec::new(),
     }
 }
 
@@ -249,6 +250,17 @@ fn tables_and_their_keys_are_checked_on_each_primary() {
     let dated = judged(|_, facts| facts.tables[0].columns[1].1 = DATE);
     assert!(dated[0].what.contains("public.patients.region has the type date"));
     assert!(judged(|_, facts| facts.tables[0].columns[1].1 = 16_500).is_empty(), "an enum of the application");
+}
+
+#[test]
+fn a_region_that_the_server_fills_is_noted() {
+    let filled = judged(|id, facts| {
+        if id == "a/primary" {
+            facts.tables[0].filled.push("region".to_owned());
+        }
+    });
+    only(&filled, "a/primary", "public.patients.region has a default or is generated");
+    assert!(!filled[0].is_error());
 }
 
 #[test]

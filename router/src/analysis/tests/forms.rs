@@ -174,3 +174,60 @@ fn work_for_names_is_bounded() {
     assert_eq!(found(derived(1_000)), "read");
     assert_eq!(found(derived(50_000)), "refused 54000");
 }
+
+/// Where servers give rows a region by themselves, a row without one may contradict the directory.
+#[test]
+fn a_region_that_servers_fill_is_listed() {
+    let mut catalog = Catalog::builtin();
+    catalog.set_columns("public.patients", ["id", "name", "home_region"].map(|name| (name.into(), 0)).to_vec());
+    catalog.set_filled("public.patients", ["home_region".into()].into_iter());
+    let analyser = Analyser::new(&config(KeyType::Bigint), &catalog);
+    let of = |sql: &str| outcome(&analyser, sql, &crate::NoParams).pop().unwrap_or_default();
+    for sql in [
+        "INSERT INTO patients (id, name) VALUES (42, 'x')",
+        "INSERT INTO patients VALUES (42, 'x')",
+        "INSERT INTO patients SELECT 42, 'x'",
+        "INSERT INTO patients (id, home_region) VALUES (42, DEFAULT)",
+        "MERGE INTO patients p USING app_log l ON p.id = 42 WHEN NOT MATCHED THEN INSERT (id) VALUES (42)",
+        "COPY patients (id, name) FROM STDIN",
+    ] {
+        assert_eq!(of(sql), "refused PW013", "{sql}");
+    }
+    assert_eq!(of("INSERT INTO patients VALUES (42, 'x', 'us-east')"), "write 42@us-east");
+    assert_eq!(of("COPY patients FROM STDIN"), "copy-from public.patients key=0 region=2 text");
+    let mut hash = config(KeyType::Bigint);
+    hash.sharding.strategy = pgward_config::Strategy::Hash;
+    let analyser = Analyser::new(&hash, &catalog);
+    for sql in ["INSERT INTO patients (id, name) VALUES (42, 'x')", "INSERT INTO patients VALUES (42, 'x', lower('X'))"]
+    {
+        assert_eq!(outcome(&analyser, sql, &crate::NoParams), ["write 42"], "no directory to contradict: {sql}");
+    }
+}
+
+/// Types whose bytes in the binary format are not the text that is stored.
+#[test]
+fn a_region_is_sent_as_text() {
+    struct Typed(u32);
+    impl Params for Typed {
+        fn value(&self, _: u16) -> Option<Option<&[u8]>> {
+            Some(Some(b"asia"))
+        }
+        fn binary(&self, _: u16) -> bool {
+            true
+        }
+        fn oid(&self, _: u16) -> u32 {
+            self.0
+        }
+    }
+    let analyser = analyser(KeyType::Bigint);
+    let with = |sql: &str, oid: u32| outcome(&analyser, sql, &Typed(oid)).pop().unwrap_or_default();
+    let insert = "INSERT INTO patients (id, home_region) VALUES (42, $1)";
+    for (oid, expected) in [(0, "write 42@asia"), (25, "write 42@asia"), (1043, "write 42@asia")] {
+        assert_eq!(with(insert, oid), expected);
+    }
+    for oid in [17, 19, 20, 23, 1042] {
+        assert_eq!(with(insert, oid), "refused PW013", "{oid}");
+    }
+    let mixed = "INSERT INTO patients (id, home_region, age) VALUES (42, $1, $1::int4)";
+    assert_eq!((&*with(mixed, 0), &*with(mixed, 25)), ("refused PW013", "write 42@asia"));
+}
