@@ -355,6 +355,7 @@ impl Router {
                 return Err(self.contradiction(mention.whence, known, stated));
             }
             (Some(known), _) => known,
+            (None, Some(stated)) if mention.unknown == Unknown::Place => stated,
             (None, Some(stated)) if mention.unknown == Unknown::Register => {
                 need.register.push((mention.key.clone(), stated.clone()));
                 stated

@@ -73,6 +73,8 @@ pub enum Unknown {
     /// The statement goes nowhere.
     #[default]
     Refuse,
+    /// The statement only explains how it would store a row: the region beside it says where.
+    Place,
     /// The statement stores a row of the patient with the region beside it, which registers the patient.
     Register,
 }

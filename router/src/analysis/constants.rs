@@ -27,6 +27,14 @@ impl<'t> Constants<'t> {
         self.literals.binary_search_by_key(&start, |literal| literal.start).ok().map(|ordinal| ordinal as u32)
     }
 
+    /// Whether a word and no literal stands behind the word that begins at this byte.
+    pub(super) fn is_word_behind(&self, location: i32, word: &str) -> bool {
+        let Some(from) = usize::try_from(location).ok().and_then(|at| at.checked_add(word.len())) else { return false };
+        let blanks = self.sql.get(from..).unwrap_or_default().iter().take_while(|b| b.is_ascii_whitespace()).count();
+        let at = from + blanks;
+        self.sql.get(at).is_some_and(u8::is_ascii_alphabetic) && i32::try_from(at).is_ok_and(|at| self.at(at).is_none())
+    }
+
     /// The literal of a constant, if text and tree agree on it.
     pub(super) fn literal(&self, constant: &A_Const) -> Option<Slot> {
         let (ordinal, negative) = match self.at(constant.location) {

@@ -81,6 +81,7 @@ fn show_evidence(evidence: &Evidence) -> String {
         let region = mention.region.as_ref().map(|region| format!("@{region}"));
         let region = region.map(|region| match mention.unknown {
             Unknown::Register => region,
+            Unknown::Place => region.replace('@', "="),
             Unknown::Refuse => region.replace('@', "~"),
         });
         let region = region.unwrap_or_default();

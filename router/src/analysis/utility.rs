@@ -6,7 +6,7 @@
 use pg_raw_parse::Node;
 use pg_raw_parse::list::NodeList;
 use pg_raw_parse::nodes::{
-    AlterTableStmt, CreateStmt, CreateTrigStmt, DeclareCursorStmt, DiscardMode, DropBehavior, DropStmt, ExplainStmt,
+    AlterTableStmt, CreateStmt, CreateTrigStmt, DeclareCursorStmt, DefElem, DiscardMode, DropBehavior, DropStmt, ExplainStmt,
     GrantTargetType, ObjectType, PrepareStmt, RangeVar, TruncateStmt, ViewStmt,
 };
 use pgward_config::TableKind;
@@ -74,12 +74,13 @@ impl<'t> Walk<'t> {
 
     fn explain(&mut self, explain: &'t ExplainStmt) -> Action {
         match explain.query() {
-            // What is only explained is not done, but to be sure it counts as done.
+            // What is only explained is not done, but to be sure it counts as done, but for new patients.
             node @ (Node::SelectStmt(_)
             | Node::InsertStmt(_)
             | Node::UpdateStmt(_)
             | Node::DeleteStmt(_)
             | Node::MergeStmt(_)) => {
+                self.explained = !explain.options().iter().any(|option| self.may_execute(option));
                 self.query(node, None, None, 1);
                 Action::Run
             }
@@ -89,6 +90,15 @@ impl<'t> Walk<'t> {
             }
             other => self.utility(other),
         }
+    }
+
+    /// ANALYZE, unless the word behind it says that it is off: a string there is a value, of which no shape knows.
+    fn may_execute(&self, option: &DefElem) -> bool {
+        let is_off = match option.arg() {
+            Node::String(word) => matches!(word.sval(), Some("false" | "off")),
+            _ => false,
+        };
+        option.defname() == Some("analyze") && !(is_off && self.constants.is_word_behind(option.location, "analyze"))
     }
 
     fn declare(&mut self, declare: &'t DeclareCursorStmt) -> Action {

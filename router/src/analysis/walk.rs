@@ -93,6 +93,8 @@ pub(super) struct Walk<'t> {
     pub(super) locks: bool,
     /// What is walked is kept by the server and runs later, in statements that do not show it.
     pub(super) stored: bool,
+    /// Nothing of it is done: EXPLAIN without ANALYZE.
+    pub(super) explained: bool,
     /// It reads a view that shows statements of other clients.
     pub(super) shows_statements: bool,
     /// The parameters of the tree, found by the look at all of it.
@@ -127,6 +129,7 @@ impl<'t> Walk<'t> {
             pins: false,
             locks: false,
             stored: false,
+            explained: false,
             shows_statements: false,
             params: Uses::default(),
             region_params: HashSet::new(),
@@ -363,6 +366,9 @@ impl<'t> Walk<'t> {
         if let Some((table, by_conflict)) = untied {
             let key = self.tables.key_of(&table).unwrap_or_default();
             self.refuse(if by_conflict { conflict_of_anybody(&table, &key) } else { rows_of_anybody(&table, &key) });
+        }
+        if self.explained {
+            found.iter_mut().for_each(|source| source.unknown = source.unknown.min(Unknown::Place));
         }
         let mixed = self.params.mixed(&found, &self.constants);
         let mut sources: SmallVec<[KeySource; 1]> = SmallVec::new();

@@ -122,3 +122,20 @@ async fn no_row_is_stored_with_a_region_that_contradicts_the_directory() {
     let sql = format!("SELECT * FROM patients WHERE id = '{new}'");
     assert_eq!(sqlstate(client.simple_query(&sql).await), "PW004", "registered by a refused statement");
 }
+
+/// Only what is executed registers.
+#[tokio::test]
+async fn explain_registers_nobody() {
+    let pgward = shared().await;
+    let client = pgward.app().await;
+    let id = "00000000-0000-4000-8000-0000000c3001";
+    let insert = format!("INSERT INTO patients {COLUMNS} VALUES {}", row(id, "'eu-west'", "C3"));
+    for explain in ["EXPLAIN", "EXPLAIN (VERBOSE, ANALYZE off)"] {
+        client.simple_query(&format!("{explain} {insert}")).await.unwrap();
+        let sql = format!("SELECT * FROM patients WHERE id = '{id}'");
+        assert_eq!(sqlstate(client.simple_query(&sql).await), "PW004", "{explain}");
+    }
+    let known = pgward.patient("us-east", 33).id.to_string();
+    let insert = format!("EXPLAIN INSERT INTO patients {COLUMNS} VALUES {}", row(&known, "'eu-west'", "C3"));
+    assert_eq!(sqlstate(client.simple_query(&insert).await), "PW013");
+}
