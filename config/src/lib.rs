@@ -12,10 +12,12 @@
 //! | `rules/` | what must hold between tables: references, duplicates, sovereignty, ranges, capacity |
 //! | [`report`] | mistakes as text, with the line and a caret |
 //! | [`diff`] | what a reload changes, in words |
+//! | [`moves()`] | whose rows a reload would look for elsewhere |
 
 pub mod diff;
 mod load;
 pub mod model;
+mod moves;
 mod nearest;
 mod problem;
 mod reader;
@@ -29,6 +31,7 @@ pub mod units;
 pub use diff::{diff, needs_restart};
 pub use load::{Loaded, control_socket, control_socket_of, load, parse, parse_with};
 pub use model::*;
+pub use moves::moves;
 pub use problem::{Problem, Severity};
 pub use report::Report;
 pub use sources::Sources;

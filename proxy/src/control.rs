@@ -28,6 +28,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub enum Command {
     /// Read the configuration anew and put it in force.
     Reload,
+    /// The same, with the word that the rows have been moved of those patients whose shard is another one now.
+    ReloadMoved,
     /// Say how the proxy is.
     Status,
     /// Drain and end.
@@ -208,7 +210,9 @@ mod tests {
                 .serve(|request| async move {
                     assert!(request.config.is_absolute());
                     match request.command {
-                        Command::Reload => Reply::error("pgward.toml:3:1: unknown key\n  | caret"),
+                        Command::Reload | Command::ReloadMoved => {
+                            Reply::error("pgward.toml:3:1: unknown key\n  | caret")
+                        }
                         other => Reply::ok(format!("{other:?}")),
                     }
                 })

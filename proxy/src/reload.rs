@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pgward_audit::EventKind;
-use pgward_config::{Config, Report};
+use pgward_config::Config;
 use tokio::runtime::Handle;
 
 use crate::catalog::{self, LiveCatalog};
@@ -13,34 +13,21 @@ use crate::control::Reply;
 use crate::serve::Proxy;
 use crate::state::State;
 
+mod refused;
+
+pub(crate) use refused::lacking;
+use refused::{Refused, moves};
+
 /// A server that does not tell its catalog in this time is asked again later.
 const PATIENCE: Duration = Duration::from_secs(3);
 /// How long until it is asked again.
 const ASK_AGAIN: Duration = Duration::from_secs(5);
 
-/// A file that was not put in force.
-struct Refused {
-    /// Why, for whoever asked: every mistake with its line.
-    text: String,
-    /// Why, in one line for the audit log.
-    reason: String,
-}
-
-impl Refused {
-    fn of(why: String) -> Self {
-        Self { reason: why.clone(), text: why }
-    }
-
-    /// Mistakes of the file. The record has the first of them and how many there are.
-    fn mistakes(report: &Report) -> Self {
-        let mut lines = report.lines();
-        let first = lines.next().unwrap_or_default();
-        let reason = match lines.count() {
-            0 => first,
-            more => format!("{first}; and {more} more"),
-        };
-        Self { text: report.render(false), reason }
-    }
+/// Whether whoever asks for a reload says that rows have followed their patients to other shards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Rows {
+    Moved,
+    Unmoved,
 }
 
 /// What the shards' catalogs say together.
@@ -52,9 +39,9 @@ pub(crate) struct Catalogs {
 
 impl Proxy {
     /// Reads the configuration anew and puts it in force.
-    pub(crate) async fn reload(&self) -> Reply {
+    pub(crate) async fn reload(&self, rows: Rows) -> Reply {
         let _one_at_a_time = self.reloading.lock().await;
-        match self.try_reload().await {
+        match self.try_reload(rows).await {
             Ok(text) => {
                 self.shared.metrics.reloads.increment(1);
                 self.record(EventKind::Reload, &text);
@@ -69,13 +56,20 @@ impl Proxy {
         }
     }
 
-    async fn try_reload(&self) -> Result<String, Refused> {
+    async fn try_reload(&self, rows: Rows) -> Result<String, Refused> {
         let loaded = pgward_config::load(&self.config_path).map_err(|report| Refused::mistakes(&report))?;
         let warnings: Vec<String> = loaded.warnings_report().lines().collect();
         let old = self.shared.state.load_full();
         let config = Arc::new(loaded.config);
         let refused = |error: anyhow::Error| Refused::of(format!("{error:#}"));
+        let moves = moves(&old, &config);
+        if rows == Rows::Unmoved && !moves.is_empty() {
+            return Err(Refused::moves(&moves));
+        }
         let catalogs = live_catalog(&self.control, &config).await;
+        if let Some(why) = lacking(&config, &catalogs.found).into_iter().find(|why| !why.is_known(&old.config)) {
+            return Err(Refused::of(why.to_string()));
+        }
         let state = State::new(Arc::clone(&config), &catalogs.found, Some(&old)).map_err(refused)?;
         let changes = pgward_config::diff(&old.config, &config);
         let bound = self.bind_new(&config.listeners).map_err(refused)?;
@@ -89,6 +83,9 @@ impl Proxy {
             true => format!("reloaded {}: nothing has changed", self.config_path.display()),
             false => format!("reloaded {}\n  {}", self.config_path.display(), changes.join("\n  ")),
         };
+        for places in moves {
+            text.push_str(&format!("\n  looked for elsewhere, and said to have been moved: {places}"));
+        }
         for key in pgward_config::needs_restart(&self.first_config, &config) {
             text.push_str(&format!("\n  needs a restart: {key}"));
         }

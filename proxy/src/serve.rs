@@ -28,7 +28,7 @@ use crate::control::{Command, Control, Placed, Reply, Request};
 use crate::http::{Missing, Probe};
 use crate::metrics::{Metrics, NodeFigures};
 use crate::registry::{Kill, Registry};
-use crate::reload;
+use crate::reload::{self, Rows};
 use crate::session::Statements;
 use crate::startup;
 use crate::state::{Shared, State};
@@ -123,6 +123,9 @@ async fn serve(config: Arc<Config>, path: &Path, data: Handle, control: Handle) 
     drop(signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()))?);
     let audit = AuditLog::open(&config.audit, &config.proxy.instance)?;
     let catalog = reload::live_catalog(&control, &config).await;
+    for lacking in reload::lacking(&config, &catalog.found) {
+        tracing::warn!("{lacking}");
+    }
     let state = State::new(Arc::clone(&config), &catalog.found, None)?;
     state.fleet.start(&data, &control);
     // The same for all proxies of a deployment and after a restart: a salt that changed would tell who does not exist.
@@ -226,7 +229,8 @@ impl Proxy {
             ));
         }
         match request.command {
-            Command::Reload => self.reload().await,
+            Command::Reload => self.reload(Rows::Unmoved).await,
+            Command::ReloadMoved => self.reload(Rows::Moved).await,
             Command::Status => Reply::ok(self.describe()),
             Command::Stop => {
                 self.record(EventKind::Admin, "stop asked for through the control socket");
@@ -285,7 +289,7 @@ impl Proxy {
         loop {
             tokio::select! {
                 _ = hangup.recv() => {
-                    let reply = self.reload().await;
+                    let reply = self.reload(Rows::Unmoved).await;
                     if !reply.ok {
                         tracing::error!("{}", reply.text);
                     }

@@ -32,7 +32,9 @@ enum Command {
     Check(Check),
     Route(route::Args),
     /// Let a running proxy read its configuration anew
-    Reload(Config),
+    ///
+    /// It is applied in one step, or nothing is changed and every mistake shown.
+    Reload(Reload),
     /// Ask a running proxy how it is
     Status(Config),
     /// Let a running proxy finish its transactions and end
@@ -45,6 +47,16 @@ struct Config {
     /// The configuration file
     #[arg(long, short, default_value = "pgward.toml", value_name = "FILE")]
     config: PathBuf,
+}
+
+#[derive(Debug, clap::Args)]
+struct Reload {
+    #[command(flatten)]
+    at: Config,
+    /// Say that the rows have been moved of those patients whose shard is another one in the file: without this word
+    /// such a file is refused, since PgWard moves no rows
+    #[arg(long)]
+    rows_moved: bool,
 }
 
 #[derive(Debug, clap::Args)]
@@ -67,7 +79,7 @@ impl Cli {
             Command::Serve(at) => crate::serve::run(&at.config),
             Command::Check(check) => run_check(&check),
             Command::Route(args) => route::run(args),
-            Command::Reload(at) => ask(&at, Ask::Reload),
+            Command::Reload(reload) => ask(&reload.at, if reload.rows_moved { Ask::ReloadMoved } else { Ask::Reload }),
             Command::Status(at) => ask(&at, Ask::Status),
             Command::Stop(at) => ask(&at, Ask::Stop),
             Command::Demo(args) => demo::run(args),

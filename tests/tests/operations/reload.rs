@@ -12,11 +12,16 @@ use crate::{start, watchful};
 
 /// The control socket answers when the new configuration is in force.
 pub(crate) fn reload(pgward: &Deployment, toml: &str) -> (bool, String) {
+    reload_with(pgward, toml, &[])
+}
+
+fn reload_with(pgward: &Deployment, toml: &str, options: &[&str]) -> (bool, String) {
     let config = pgward.files().config();
     std::fs::write(&config, toml).unwrap();
     let output = std::process::Command::new(env!("CARGO_BIN_EXE_pgward-under-test"))
         .args(["reload", "--config"])
         .arg(&config)
+        .args(options)
         .output()
         .unwrap();
     let said = [output.stdout, output.stderr].concat();
@@ -67,6 +72,43 @@ async fn a_removed_shard_serves_nobody_and_a_refused_file_changes_nothing() {
 
     assert!(reload(&pgward, &whole).0);
     assert_eq!(answered_by(&client, &patient).await, "us-west-patients/replica-1");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn patients_leave_their_shard_only_when_their_rows_are_said_to_have_been_moved() {
+    let pgward = start(Options { shards: 2, replicas: 0, patients: 80, ..Options::default() }).await;
+    let whole = std::fs::read_to_string(pgward.files().config()).unwrap();
+    let (east, west) = ("patient_regions = [\"us-east\"]", "patient_regions = [\"us-west\"]");
+    assert!(whole.contains(east) && whole.contains(west), "{whole}");
+    let swapped = whole.replace(east, "…").replace(west, east).replace("…", west);
+    let client = pgward.app().await;
+    let patient = pgward.patient("us-east", 0);
+
+    let (accepted, said) = reload(&pgward, &swapped);
+    assert!(!accepted);
+    for words in ["nothing was changed", "patient region `us-east`, from `us-east-patients` (", "--rows-moved"] {
+        assert!(said.contains(words), "{words:?} in {said}");
+    }
+    assert_eq!(answered_by(&client, &patient).await, "us-east-patients/primary");
+
+    let (accepted, said) = reload_with(&pgward, &swapped, &["--rows-moved"]);
+    assert!(accepted && said.contains("said to have been moved"), "{said}");
+    let elsewhere = client.query("SELECT 1 FROM patients WHERE id = $1", &[&patient.id]).await.unwrap();
+    assert!(elsewhere.is_empty(), "nobody has moved it");
+    assert!(reload_with(&pgward, &whole, &["--rows-moved"]).0);
+    assert_eq!(answered_by(&client, &patient).await, "us-east-patients/primary");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_column_that_no_server_has_refuses_the_file() {
+    let pgward = start(Options { shards: 1, replicas: 0, patients: 40, ..Options::default() }).await;
+    let whole = std::fs::read_to_string(pgward.files().config()).unwrap();
+    for (from, to) in [("key = \"id\"", "key = \"nope\""), ("region_column = \"region\"", "region_column = \"nope\"")] {
+        assert!(whole.contains(from), "{whole}");
+        let (accepted, said) = reload(&pgward, &whole.replace(from, to));
+        assert!(!accepted && said.contains("table public.patients has no column \"nope\""), "{said}");
+    }
+    assert!(reload(&pgward, &whole).0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
