@@ -14,6 +14,10 @@ use axum::routing::get;
 use serde::Serialize;
 use tokio::net::TcpListener;
 
+mod deadline;
+
+use deadline::{Impatient, PATIENCE};
+
 /// What the pages show.
 pub trait Probe: Send + Sync + 'static {
     /// What keeps the proxy from serving everyone; empty when each shard has a usable primary.
@@ -42,7 +46,7 @@ pub async fn serve(listener: TcpListener, probe: Arc<dyn Probe>) -> io::Result<(
         .route("/health/ready", get(ready))
         .route("/metrics", get(metrics))
         .with_state(probe);
-    axum::serve(listener, pages).await
+    axum::serve(Impatient { listener, patience: PATIENCE }, pages).await
 }
 
 async fn ready(State(probe): State<Arc<dyn Probe>>) -> Response {
