@@ -10,6 +10,7 @@
 //! | `state` | everything that a decision needs, behind one pointer |
 //! | [`directory`] | where patients are |
 //! | [`catalog`] | what the servers' catalogs say |
+//! | `descriptors` | how many files may be open |
 //! | [`control`], [`http`], [`metrics`] | how operators reach and watch the process |
 //! | [`cli`], [`demo`] | the commands of the binary |
 
@@ -20,6 +21,7 @@ pub mod catalog;
 pub mod cli;
 pub mod control;
 pub mod demo;
+mod descriptors;
 pub mod directory;
 mod greeting;
 pub mod http;

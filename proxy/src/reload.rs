@@ -10,6 +10,7 @@ use tokio::runtime::Handle;
 
 use crate::catalog::{self, LiveCatalog};
 use crate::control::Reply;
+use crate::descriptors;
 use crate::serve::Proxy;
 use crate::state::State;
 
@@ -89,7 +90,7 @@ impl Proxy {
         for key in pgward_config::needs_restart(&self.first_config, &config) {
             text.push_str(&format!("\n  needs a restart: {key}"));
         }
-        for warning in warnings {
+        for warning in warnings.into_iter().chain(descriptors::shortage(&config).map(|why| format!("warning: {why}"))) {
             text.push_str(&format!("\n  {warning}"));
         }
         Ok(text)

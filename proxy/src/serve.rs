@@ -25,6 +25,7 @@ use tokio::task::JoinHandle;
 
 use crate::cancel::Limits;
 use crate::control::{Command, Control, Placed, Reply, Request};
+use crate::descriptors;
 use crate::http::{Missing, Probe};
 use crate::metrics::{Metrics, NodeFigures};
 use crate::registry::{Kill, Registry};
@@ -84,6 +85,10 @@ pub fn run(path: &Path) -> anyhow::Result<ExitCode> {
         tracing::warn!("{warning}");
     }
     let config = Arc::new(loaded.config);
+    descriptors::raise();
+    if let Some(shortage) = descriptors::shortage(&config) {
+        tracing::warn!("{shortage}");
+    }
     let data = data_runtime(config.proxy.workers)?;
     let control = control_runtime()?;
     data.block_on(serve(config, path, data.handle().clone(), control))
