@@ -14,7 +14,7 @@ use anyhow::Context;
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use pgward_audit::{AuditLog, Event, EventKind};
-use pgward_config::{Config, Listener};
+use pgward_config::{Class, Config, Listener};
 use pgward_pools::{Failure, PoolStatus};
 use ring::hmac;
 use tokio::net::{TcpListener, TcpSocket};
@@ -426,10 +426,21 @@ fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
+/// Whether the last descriptors are for those of other listeners.
+fn gives_way(shared: &Shared, listener: &str) -> bool {
+    let state = shared.state.load();
+    let mut emergency = state.config.listeners.iter().filter(|known| known.class == Some(Class::Emergency)).peekable();
+    emergency.peek().is_some() && !emergency.any(|known| *known.name == *listener)
+}
+
 /// Accepts until aborted. A failure to accept (no descriptors left) is waited out, not died of.
 async fn accept(shared: Arc<Shared>, listener: Arc<str>, socket: TcpListener, data: Handle) {
     loop {
         match socket.accept().await {
+            Ok((stream, address)) if descriptors::is_reserved(&stream) && gives_way(&shared, &listener) => {
+                tracing::warn!(%listener, %address, "a client was sent away: the last descriptors are for emergencies");
+                startup::turn_away(&stream);
+            }
             Ok((stream, address)) => {
                 // Without it, small replies wait for the peer's acknowledgement; a socket that refuses still works.
                 let _ = stream.set_nodelay(true);

@@ -112,6 +112,18 @@ impl Drop for Present<'_> {
     }
 }
 
+/// Says why to a client for whom there is no descriptor, without waiting for what it wants: its socket is to be closed
+/// at once. That the little there is to say does not fit into a new socket's buffer does not happen.
+pub(crate) fn turn_away(stream: &TcpStream) {
+    let error = PgError::error("53300", "sorry, too many files are open already")
+        .with_detail("The last descriptors of the process are kept for emergency listeners.")
+        .with_hint("Retry in a moment. The operator may raise the limit of open files.");
+    let mut out = BytesMut::with_capacity(256);
+    backend::put_error(&mut out, &error.fatal());
+    // As for whoever is told below.
+    let _ = stream.try_write(&out);
+}
+
 async fn tell(stream: &mut TcpStream, error: PgError) {
     let mut out = BytesMut::with_capacity(256);
     backend::put_error(&mut out, &error.fatal());

@@ -5,6 +5,7 @@
 mod asking;
 mod cancels;
 mod copy;
+mod crowd;
 mod describer;
 mod guards;
 mod held;
