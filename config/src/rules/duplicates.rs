@@ -75,8 +75,8 @@ fn listening(document: &Document<'_>) {
 
 /// What may not be known to whoever writes the same port for both families.
 fn both_families(one: &SocketAddr, other: &SocketAddr) -> Option<String> {
-    let differ = one.is_ipv4() != other.is_ipv4();
-    differ.then(|| "[::] takes the addresses of IPv4, too: it alone is enough".to_owned())
+    let any = |address: &SocketAddr| address.is_ipv6() && address.ip().is_unspecified();
+    (any(one) != any(other)).then(|| "[::] takes the addresses of IPv4, too: it alone is enough".to_owned())
 }
 
 fn meet(one: &SocketAddr, other: &SocketAddr) -> bool {
