@@ -31,7 +31,7 @@ pub mod units;
 pub use diff::{diff, needs_restart};
 pub use load::{Loaded, control_socket, control_socket_of, load, parse, parse_with};
 pub use model::*;
-pub use moves::moves;
+pub use moves::{moves, remembering};
 pub use problem::{Problem, Severity};
 pub use report::Report;
 pub use sources::Sources;

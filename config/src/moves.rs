@@ -13,6 +13,20 @@ pub fn moves(old: &Config, new: &Config) -> Vec<String> {
     }
 }
 
+/// `now`, with the shards of `before` for those patient regions that nobody serves any more: their rows are still there,
+/// and it is with this that the next configuration is to be compared.
+pub fn remembering(before: &Config, now: &Config) -> Config {
+    let mut memory = now.clone();
+    for shard in &before.shards {
+        let left = shard.patient_regions.iter().filter(|region| serving(now, region).is_none());
+        let left: Vec<_> = left.cloned().collect();
+        if !left.is_empty() {
+            memory.shards.push(Shard { patient_regions: left, ..shard.clone() });
+        }
+    }
+    memory
+}
+
 fn of_regions(old: &Config, new: &Config) -> Vec<String> {
     let mut words = Vec::new();
     let mut told: Vec<&PatientRegion> = Vec::new();
@@ -134,6 +148,20 @@ mod tests {
         assert_eq!(
             moves(&read(&old), &read(&new)),
             ["patient region `guam`, from `east` (127.0.0.1:7000) to `west` (127.0.0.1:7010)"]
+        );
+    }
+
+    #[test]
+    fn a_region_that_was_served_by_nobody_for_a_while_is_remembered() {
+        let old = read(BASE);
+        let without = read(&replaced(&[("patient_regions = [\"us-west\"]", "patient_regions = [\"guam\"]")]));
+        let memory = remembering(&remembering(&old, &without), &without);
+        assert!(moves(&memory, &without).is_empty() && moves(&memory, &old).is_empty());
+        let elsewhere =
+            read(&replaced(&[("[\"us-west\"]", "[\"guam\"]"), ("[\"us-east\"]", "[\"us-east\", \"us-west\"]")]));
+        assert_eq!(
+            moves(&memory, &elsewhere),
+            ["patient region `us-west`, from `west` (127.0.0.1:7010) to `east` (127.0.0.1:7000)"]
         );
     }
 

@@ -41,8 +41,12 @@ pub(crate) struct Catalogs {
 impl Proxy {
     /// Reads the configuration anew and puts it in force.
     pub(crate) async fn reload(&self, rows: Rows) -> Reply {
-        let _one_at_a_time = self.reloading.lock().await;
-        match self.try_reload(rows).await {
+        let mut served = self.reloading.lock().await;
+        let outcome = self.try_reload(rows, &served).await;
+        if outcome.is_ok() {
+            *served = Arc::new(pgward_config::remembering(&served, &self.shared.state.load().config));
+        }
+        match outcome {
             Ok(text) => {
                 self.shared.metrics.reloads.increment(1);
                 self.record(EventKind::Reload, &text);
@@ -57,13 +61,13 @@ impl Proxy {
         }
     }
 
-    async fn try_reload(&self, rows: Rows) -> Result<String, Refused> {
+    async fn try_reload(&self, rows: Rows, served: &Config) -> Result<String, Refused> {
         let loaded = pgward_config::load(&self.config_path).map_err(|report| Refused::mistakes(&report))?;
         let warnings: Vec<String> = loaded.warnings_report().lines().collect();
         let old = self.shared.state.load_full();
         let config = Arc::new(loaded.config);
         let refused = |error: anyhow::Error| Refused::of(format!("{error:#}"));
-        let moves = moves(&old, &config);
+        let moves = moves(&old, served, &config);
         if rows == Rows::Unmoved && !moves.is_empty() {
             return Err(Refused::moves(&moves));
         }

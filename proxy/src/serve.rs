@@ -50,8 +50,8 @@ pub(crate) struct Proxy {
     pub(crate) first_config: Arc<Config>,
     pub(crate) data: Handle,
     pub(crate) control: Handle,
-    /// One reload at a time.
-    pub(crate) reloading: tokio::sync::Mutex<()>,
+    /// One reload at a time. Within: who has served which patients last.
+    pub(crate) reloading: tokio::sync::Mutex<Arc<Config>>,
     listening: Mutex<HashMap<Arc<str>, Listening>>,
     stop: watch::Sender<bool>,
 }
@@ -158,7 +158,7 @@ async fn serve(config: Arc<Config>, path: &Path, data: Handle, control: Handle) 
         first_config: Arc::clone(&config),
         data,
         control: control.clone(),
-        reloading: tokio::sync::Mutex::new(()),
+        reloading: tokio::sync::Mutex::new(Arc::clone(&config)),
         listening: Mutex::default(),
         stop,
     });

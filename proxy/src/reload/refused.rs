@@ -40,15 +40,15 @@ impl Refused {
     }
 }
 
-/// Whose rows the new configuration looks for elsewhere. Where no patient was ever registered there are none,
-/// and a plain pooler knows of none.
-pub(super) fn moves(old: &State, new: &Config) -> Vec<String> {
+/// Whose rows the new configuration looks for elsewhere than where they have been `served` last. Where no patient was
+/// ever registered there are none, and a plain pooler knows of none.
+pub(super) fn moves(old: &State, served: &Config, new: &Config) -> Vec<String> {
     if old.config.plain.is_some() || new.plain.is_some() {
         return Vec::new();
     }
     match &old.directory {
         Some(directory) if directory.is_empty() => Vec::new(),
-        _ => pgward_config::moves(&old.config, new),
+        _ => pgward_config::moves(served, new),
     }
 }
 

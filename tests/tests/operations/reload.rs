@@ -97,6 +97,15 @@ async fn patients_leave_their_shard_only_when_their_rows_are_said_to_have_been_m
     assert!(elsewhere.is_empty(), "nobody has moved it");
     assert!(reload_with(&pgward, &whole, &["--rows-moved"]).0);
     assert_eq!(answered_by(&client, &patient).await, "us-east-patients/primary");
+
+    // Nor in two steps.
+    let start = whole.find("[[shards]]\nid = \"us-west-patients\"").unwrap();
+    let end = start + whole[start..].find("[pools.").unwrap();
+    let without = [&whole[..start], &whole[end..]].concat();
+    assert!(reload(&pgward, &without).0);
+    let (accepted, said) = reload(&pgward, &without.replace(east, "patient_regions = [\"us-east\", \"us-west\"]"));
+    assert!(!accepted && said.contains("patient region `us-west`, from `us-west-patients` ("), "{said}");
+    assert!(reload(&pgward, &whole).0, "back to where they are");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
