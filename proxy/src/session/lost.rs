@@ -1,5 +1,6 @@
 //! A server that is lost, or cannot be used: its segment goes to another node, or the client is told.
 
+use bytes::BytesMut;
 use pgward_wire::{PgError, backend};
 
 use super::work::{Expect, Skipped};
@@ -13,6 +14,8 @@ struct Asked {
     closed: bool,
     /// What it would have done to the client's names, in order.
     names: Vec<Skipped>,
+    /// What was kept back of its answer: the session has taken it as given.
+    held: BytesMut,
 }
 
 impl Session {
@@ -99,7 +102,7 @@ impl Session {
 
     /// Tells the client that its server is lost. An open transaction is lost with it: only ROLLBACK helps.
     fn lose_server(&mut self, error: &PgError, was_idle: bool, asked: Asked) {
-        let Asked { simple, closed, names } = asked;
+        let Asked { simple, closed, names, held } = asked;
         // Also one that this server, which only described, has not heard of.
         let in_transaction = !matches!(self.tx, Tx::Idle);
         for name in names.into_iter().rev() {
@@ -118,6 +121,7 @@ impl Session {
         if untold {
             return;
         }
+        self.client.out.extend_from_slice(&held);
         backend::put_error(&mut self.client.out, error);
         if simple || closed {
             let status = self.status();
@@ -138,7 +142,7 @@ impl Session {
     }
 
     /// What of the segment under way the server has not answered.
-    fn asked(&self) -> Asked {
+    fn asked(&mut self) -> Asked {
         let query = |expect: &Expect| {
             matches!(
                 expect,
@@ -154,6 +158,7 @@ impl Session {
             simple: self.work.expects.iter().any(query),
             closed: self.closed && !leaving,
             names: self.work.expects.iter().filter_map(Expect::skipped).collect(),
+            held: std::mem::take(&mut self.work.held),
         }
     }
 }

@@ -283,7 +283,7 @@ impl Session {
             attached.node.report_response(attached.sent.elapsed());
             self.handle.set_awaiting(0);
         }
-        let mut heard = Heard { verbatim: self.plain.is_some(), ..Heard::default() };
+        let mut heard = Heard { verbatim: self.plain.is_some(), retry: attached.retry, ..Heard::default() };
         // An incomplete message of before is completed first.
         let mut kept = std::mem::take(&mut self.work.from_server);
         let whole: &[u8] = if kept.is_empty() {

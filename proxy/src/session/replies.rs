@@ -15,6 +15,9 @@ use super::work::{Effect, Effects, Expect, Skipped, Work};
 
 /// A message of these that is larger is no PostgreSQL's; they are held whole.
 const MAX_CONTROL_BYTES: usize = 16 * 1024 * 1024;
+/// So much of an answer is kept back while another server may be asked: what a server itself collects before it sends
+/// any of it (PQ_SEND_BUFFER_SIZE in pqcomm.c), so that nobody waits longer for this.
+const MAX_HELD_BYTES: usize = 8 * 1024;
 
 /// What the replies changed, for the session to take over.
 #[derive(Debug, Default)]
@@ -40,6 +43,8 @@ pub(crate) struct Heard {
     pub(crate) fatal: Option<String>,
     /// The client is the server's own: whatever the server says, unasked too, is for it.
     pub(crate) verbatim: bool,
+    /// Another server may be asked, as long as nothing is answered.
+    pub(crate) retry: bool,
 }
 
 /// Something that a session's parameters depend on.
@@ -81,6 +86,9 @@ pub(crate) fn hear(
     let mut ear = Ear { work, memory, chunk, to_client, heard, run: 0, pos: 0 };
     ear.pass_through();
     ear.messages()?;
+    if !ear.work.answered {
+        ear.flush_run();
+    }
     Ok(Consumed { upto: ear.pos, run: ear.run..ear.pos })
 }
 
@@ -91,7 +99,8 @@ struct Ear<'a> {
     chunk: &'a [u8],
     to_client: &'a mut BytesMut,
     heard: &'a mut Heard,
-    /// Start of the bytes to forward that were not copied yet: run <= pos.
+    /// Start of the bytes to forward that were not copied yet: run <= pos. As long as nothing is answered they are kept
+    /// back, too, and nothing else is.
     run: usize,
     /// Start of the next message.
     pos: usize,
@@ -122,9 +131,10 @@ impl Ear<'_> {
         self.fakes_in_time();
         while let Some(header) = frame::header(&chunk[self.pos..])? {
             let end = self.pos + header.len;
+            let keep = self.may_keep_back(header.tag, header.len);
             let body = if end <= chunk.len() {
                 &chunk[self.pos + 5..end]
-            } else if is_control(header.tag) {
+            } else if is_control(header.tag) || keep {
                 if header.len > MAX_CONTROL_BYTES {
                     return Err(ProtocolError::new("a control message of the server is larger than 16 MiB"));
                 }
@@ -132,15 +142,27 @@ impl Ear<'_> {
             } else {
                 &[]
             };
+            let keep = keep && (header.tag != tag::NOTICE_RESPONSE || is_last_words(body));
             let verdict = match header.tag {
                 tag::ERROR_RESPONSE => self.error(body)?,
                 tag::PARAMETER_DESCRIPTION if self.may_be_stale() => {
-                    self.work.held.extend_from_slice(&chunk[self.pos..end]);
-                    Verdict::Drop
+                    self.keep_fakes();
+                    self.keep_back(end)
+                }
+                tag::NOTICE_RESPONSE if keep => {
+                    self.keep_fakes();
+                    self.keep_back(end)
                 }
                 other => {
-                    self.say_held();
-                    self.verdict(other, body)?
+                    if keep {
+                        self.keep_fakes()
+                    } else {
+                        self.say_held()
+                    }
+                    match self.verdict(other, body)? {
+                        Verdict::Forward if keep && !self.work.held.is_empty() => self.keep_back(end),
+                        verdict => verdict,
+                    }
                 }
             };
             let next = end.min(chunk.len());
@@ -152,7 +174,7 @@ impl Ear<'_> {
             self.work.dropping = !matches!(verdict, Verdict::Forward);
             self.pos = next;
             match verdict {
-                Verdict::Forward => self.work.answered = true,
+                Verdict::Forward => self.work.answered |= !keep,
                 Verdict::Drop => {}
                 Verdict::Replace(bytes) => self.say(&bytes),
             }
@@ -165,17 +187,40 @@ impl Ear<'_> {
         Ok(())
     }
 
-    /// Copies what is to be forwarded so far.
+    /// Copies what is to be forwarded so far, or is kept back.
     fn flush_run(&mut self) {
-        self.to_client.extend_from_slice(&self.chunk[self.run..self.pos]);
+        let to = if self.work.answered { &mut *self.to_client } else { &mut self.work.held };
+        to.extend_from_slice(&self.chunk[self.run..self.pos]);
         self.run = self.pos;
     }
 
-    /// Our own reply, behind all that was forwarded.
+    /// Our own reply, behind all that was forwarded or kept back.
     fn say(&mut self, bytes: &[u8]) {
+        self.release();
         self.flush_run();
         self.to_client.extend_from_slice(bytes);
+    }
+
+    /// From here on, what comes goes to the client, and what was kept back goes before it.
+    fn release(&mut self) {
         self.work.answered = true;
+        self.to_client.extend_from_slice(&self.work.held);
+        self.work.held.clear();
+    }
+
+    /// Keeps back the message that ends there.
+    fn keep_back(&mut self, end: usize) -> Verdict {
+        self.flush_run();
+        self.work.held.extend_from_slice(&self.chunk[self.pos..end]);
+        Verdict::Drop
+    }
+
+    /// Keeps back the replies of the proxy's own whose turn has come.
+    fn keep_fakes(&mut self) {
+        while let Some(bytes) = self.work.pop_fake() {
+            self.flush_run();
+            self.work.held.extend_from_slice(&bytes);
+        }
     }
 
     /// What the server answers now.
@@ -188,18 +233,54 @@ impl Ear<'_> {
         self.work.may_repair() && matches!(self.due(), Some(Expect::Describe { id: Some(_) }))
     }
 
-    /// What was kept back while the segment might have been said anew.
-    fn say_held(&mut self) {
-        self.fakes();
-        if !self.work.held.is_empty() {
-            let held = std::mem::take(&mut self.work.held);
-            self.say(&held);
+    /// Whether another server can be asked for all that the client waits for, and this one says more for certain.
+    fn may_go_elsewhere(&self) -> bool {
+        let closes = |expect: &Expect| {
+            matches!(expect, Expect::Query { .. } | Expect::Sync | Expect::SilentSync | Expect::ForeignSync { .. })
+        };
+        self.heard.retry && !self.work.answered && self.work.expects.back().is_some_and(closes)
+    }
+
+    /// Whether a message is kept back, if it is to be forwarded at all, until it is known that the server lives to answer
+    /// the statement: a server that is told to stop sends what it has collected of an answer first.
+    fn may_keep_back(&self, tag: u8, len: usize) -> bool {
+        if !self.heard.retry || self.work.answered {
+            return false;
         }
+        if tag == tag::NOTICE_RESPONSE {
+            return len < MAX_HELD_BYTES;
+        }
+        let begins = match tag {
+            tag::PARSE_COMPLETE
+            | tag::BIND_COMPLETE
+            | tag::CLOSE_COMPLETE
+            | tag::PARAMETER_DESCRIPTION
+            | tag::ROW_DESCRIPTION
+            | tag::NO_DATA
+            | tag::DATA_ROW
+            | tag::COPY_OUT_RESPONSE
+            | tag::COPY_DATA
+            | tag::COPY_DONE => true,
+            tag::COMMAND_COMPLETE => {
+                matches!(self.due(), Some(Expect::Query { effects: None, .. } | Expect::Execute { effects: None }))
+            }
+            _ => false,
+        };
+        begins && self.work.held.len() + self.pos - self.run + len < MAX_HELD_BYTES && self.may_go_elsewhere()
+    }
+
+    /// What was kept back goes to the client, and so do the replies of the proxy's own whose turn has come.
+    fn say_held(&mut self) {
+        if self.run < self.pos || !self.work.held.is_empty() {
+            self.release();
+        }
+        self.fakes();
     }
 
     /// Replies of the proxy's own whose turn has come, unless the server's next may cause the segment to be said anew.
     fn fakes_in_time(&mut self) {
-        if !self.work.may_repair() || self.work.expects.iter().all(Expect::is_fake) {
+        let waits = self.work.may_repair() || self.may_go_elsewhere();
+        if !waits || self.work.expects.iter().all(Expect::is_fake) {
             self.fakes();
         }
     }
@@ -528,6 +609,12 @@ fn effect_of(effects: &Effects, n: usize) -> Effect {
 /// "cached plan must not change result type" (plancache.c), whatever language it is said in.
 fn is_stale(fields: &ErrorFields<'_>) -> bool {
     fields.sqlstate == b"0A000" && fields.routine == b"RevalidateCachedQuery"
+}
+
+/// A server that stops because another of its node has crashed, or at once, says so in a mere notice before it closes the
+/// connection (quickdie in postgres.c). Whether that is what this notice is, only what comes behind it can tell.
+fn is_last_words(notice: &[u8]) -> bool {
+    backend::error_fields(notice).is_ok_and(|fields| matches!(fields.sqlstate, b"57P01" | b"57P02"))
 }
 
 /// Messages that are read whole, and those that are too short to be worth passing in parts.

@@ -244,7 +244,9 @@ pub(crate) struct Work {
     pub(crate) to_server: BytesMut,
     /// An incomplete message of the server's.
     pub(crate) from_server: BytesMut,
-    /// A ParameterDescription whose RowDescription is still to come: an error may come instead that is not for the client.
+    /// Kept from the client for now: a ParameterDescription whose RowDescription is still to come, since an error may
+    /// come instead that is not for it; what may be the server's last words; the beginning of an answer that another
+    /// server can give, too.
     pub(crate) held: BytesMut,
     /// Replies to come, in order.
     pub(crate) expects: VecDeque<Expect>,
@@ -285,7 +287,6 @@ impl Work {
         self.to_server.clear();
         self.from_server.clear();
         self.expects.clear();
-        self.held.clear();
         self.clear_segment();
         self.passing = 0;
         self.dropping = false;
@@ -307,6 +308,7 @@ impl Work {
         if self.to_server.is_empty() && is_large(&mut self.to_server) {
             self.to_server = BytesMut::new();
         }
+        self.held.clear();
         self.emitted = 0;
         self.answered = false;
         self.copy_asked = false;

@@ -1,9 +1,15 @@
 //! A replica is lost under load: nobody who reads notices.
 
-use pgward_tests::{Deployment, Options};
+use std::process::Command;
+
+use pgward::demo::data::Patient;
+use pgward::demo::postgres::Shutdown;
+use pgward_tests::{Deployment, Options, one};
+use serde_json::Value;
+use tokio_postgres::{Client, SimpleQueryMessage};
 
 use crate::load::Readers;
-use crate::{mark, records_since, start, until};
+use crate::{in_time, mark, records_since, start, until};
 
 const REPLICAS: [&str; 2] = ["us-east-patients/replica-1", "us-east-patients/replica-2"];
 
@@ -48,6 +54,78 @@ async fn reads_go_on_without_an_error_when_replicas_are_killed_one_after_the_oth
         back_in_use(&pgward, node).await;
     }
     assert_eq!(readers.stop().await, [""; 0]);
+}
+
+/// The replica where this is being read, with a superuser's session there.
+async fn replica_reading(pgward: &Deployment, what: &str) -> (&'static str, Client) {
+    let servers = [pgward.on_server(REPLICAS[0]).await, pgward.on_server(REPLICAS[1]).await];
+    let reading = format!(
+        "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND pid <> pg_backend_pid() AND query LIKE '%{what}%'"
+    );
+    let here = std::cell::Cell::new(None);
+    until("a replica reads", || async {
+        for (n, server) in servers.iter().enumerate() {
+            if one(server, &reading).await.unwrap() == "1" {
+                here.set(Some(n));
+            }
+        }
+        here.get().is_some()
+    })
+    .await;
+    let n = here.get().unwrap();
+    (REPLICAS[n], servers.into_iter().nth(n).unwrap())
+}
+
+/// A read that takes so long that something can happen to its server, in a transaction of its own each time.
+async fn read_slowly(client: Client, patient: Patient, simple: bool) -> Vec<String> {
+    let sql = |id: &str| {
+        format!(
+            "SELECT family_name, (SELECT count(*) FROM generate_series(1, 6000000)) AS slow FROM patients WHERE id = {id}"
+        )
+    };
+    let name = if simple {
+        let told = client.simple_query(&sql(&format!("'{}'", patient.id))).await;
+        told.map(|told| told.iter().filter_map(first_column).collect())
+    } else {
+        let rows = client.query(&sql("$1"), &[&patient.id]).await;
+        rows.map(|rows| rows.iter().map(|row| row.get(0)).collect())
+    };
+    name.unwrap_or_else(|error| vec![format!("{error:?}")])
+}
+
+fn first_column(message: &SimpleQueryMessage) -> Option<String> {
+    if let SimpleQueryMessage::Row(row) = message { row.get(0).map(str::to_owned) } else { None }
+}
+
+/// The servers of a node that has crashed, or is stopped at once, say goodbye in a notice, in the midst of a statement.
+async fn a_read_goes_on_elsewhere_when(end: impl AsyncFn(&Deployment, &str, &Client)) {
+    let pgward = watched_closely().await;
+    for simple in [true, false] {
+        let patient = pgward.patient("us-east", 0);
+        let mark = mark(&pgward);
+        let read = tokio::spawn(read_slowly(pgward.app().await, patient.clone(), simple));
+        let (node, server) = replica_reading(&pgward, "AS slow").await;
+        end(&pgward, node, &server).await;
+        assert_eq!(in_time("the read", read).await.unwrap(), [patient.family_name], "simple: {simple}");
+        let asked: Vec<Value> = records_since(&pgward, mark).into_iter().filter(|r| r["kind"] == "read").collect();
+        let last = asked.last().unwrap();
+        assert!(asked.iter().any(|record| record["node"] == node) && last["node"] != node, "{asked:?}");
+        pgward.node(node).start().unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_read_goes_on_elsewhere_when_another_backend_of_its_replica_crashes() {
+    a_read_goes_on_elsewhere_when(async |_, _, server| {
+        let pid = one(server, "SELECT pg_backend_pid()").await.unwrap();
+        assert!(Command::new("kill").args(["-9", &pid]).status().unwrap().success());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_read_goes_on_elsewhere_when_its_replica_is_stopped_at_once() {
+    a_read_goes_on_elsewhere_when(async |pgward, node, _| pgward.node(node).stop(Shutdown::Immediate)).await;
 }
 
 #[tokio::test]

@@ -16,6 +16,7 @@ mod ahead;
 mod called;
 mod copy;
 mod extended;
+mod notices;
 mod once;
 mod random;
 mod server;
@@ -57,7 +58,7 @@ impl Played {
 
     /// Takes in a chunk as the relay does. False: the server is given up.
     fn hear(&mut self, chunk: &[u8]) -> bool {
-        let mut heard = Heard { verbatim: self.heard.verbatim, ..Heard::default() };
+        let mut heard = Heard { verbatim: self.heard.verbatim, retry: self.heard.retry, ..Heard::default() };
         let mut kept = std::mem::take(&mut self.work.from_server);
         kept.extend_from_slice(chunk);
         match hear(&mut self.work, &mut self.memory, &kept, &mut self.client, &mut heard) {
@@ -70,6 +71,7 @@ impl Played {
             Err(error) => self.broken = Some(error.to_string()),
         }
         self.note(heard);
+        self.heard.retry &= !self.work.answered;
         self.broken.is_none() && self.heard.fatal.is_none() && self.heard.silent_failure.is_none()
     }
 
@@ -104,7 +106,7 @@ impl Played {
             return format!("{client:?} {:?} {:?} {:?}", work.answered, heard.fatal, heard.silent_failure);
         }
         let known: Vec<u64> = statements.iter().copied().filter(|id| memory.has_prepared(*id)).collect();
-        let rest = (work.passing, &work.from_server, work.answered, known, memory.unnamed);
+        let rest = (work.passing, &work.from_server, &work.held, work.answered, known, memory.unnamed);
         format!("{client:?} {:?} {rest:?} {heard:?}", work.expects)
     }
 }

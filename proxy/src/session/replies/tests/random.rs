@@ -6,7 +6,7 @@ use crate::session::chance::Random;
 impl Random {
     fn expect(&mut self) -> Expect {
         let id = self.next(4) as u64;
-        match self.next(18) {
+        match self.next(19) {
             0 => Expect::Fake(Bytes::from_static(backend::CLOSE_COMPLETE)),
             1 => Expect::SilentQuery { opens: self.next(2) == 0 },
             2 => Expect::SilentParse { id },
@@ -29,7 +29,7 @@ impl Random {
     }
 
     fn message(&mut self) -> Vec<u8> {
-        match self.next(20) {
+        match self.next(21) {
             0 => columns(),
             1 => row("some value"),
             2 => complete("SELECT 1"),
@@ -46,6 +46,7 @@ impl Random {
             15 | 16 => backend::BIND_COMPLETE.to_vec(),
             17 => backend::CLOSE_COMPLETE.to_vec(),
             18 => backend::EMPTY_QUERY_RESPONSE.to_vec(),
+            19 => notices::notice([b"57P01", b"57P02", b"00000"][self.next(3)], "a notice"),
             _ => {
                 let tag = b"123AGHINSTVWZdcnstRE"[self.next(20)];
                 let body: Vec<u8> = (0..self.next(12)).map(|_| self.next(256) as u8).collect();
@@ -68,6 +69,7 @@ impl Random {
 fn queue(seed: u64) -> Played {
     let mut random = Random(seed);
     let mut played = Played::default();
+    played.heard.retry = random.next(2) == 0;
     for _ in 0..random.next(10) {
         let expect = random.expect();
         played.work.expects.push_back(expect);
