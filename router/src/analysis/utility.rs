@@ -6,8 +6,8 @@
 use pg_raw_parse::Node;
 use pg_raw_parse::list::NodeList;
 use pg_raw_parse::nodes::{
-    AlterTableStmt, CreateStmt, CreateTrigStmt, DeclareCursorStmt, DefElem, DiscardMode, DropBehavior, DropStmt, ExplainStmt,
-    GrantTargetType, ObjectType, PrepareStmt, RangeVar, TruncateStmt, ViewStmt,
+    AlterTableStmt, CreateStmt, CreateTrigStmt, DeclareCursorStmt, DefElem, DiscardMode, DropBehavior, DropStmt,
+    ExplainStmt, GrantTargetType, ObjectType, PrepareStmt, RangeVar, TruncateStmt, ViewStmt,
 };
 use pgward_config::TableKind;
 
