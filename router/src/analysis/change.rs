@@ -136,6 +136,7 @@ impl<'t> Walk<'t> {
             }
             match (when.command_type, &table) {
                 (CmdType::CMD_INSERT, Some(table)) if table.kind == TableKind::Patient => {
+                    self.overrides(when.override_, table);
                     if let Some(positions) = self.positions(table, when.target_list()) {
                         let mut mention = Mention::of(table);
                         if when.values().iter().any(is_star) {

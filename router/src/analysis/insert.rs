@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use pg_raw_parse::Node;
 use pg_raw_parse::list::NodeList;
-use pg_raw_parse::nodes::{InferClause, InsertStmt, OnConflictAction, OnConflictClause, SelectStmt, SetOperation};
+use pg_raw_parse::nodes::{
+    InferClause, InsertStmt, OnConflictAction, OnConflictClause, OverridingKind, SelectStmt, SetOperation,
+};
 use pgward_config::TableKind;
 use smallvec::SmallVec;
 
@@ -39,7 +41,10 @@ impl<'t> Walk<'t> {
         let nowhere = self.nowhere_in(parent, env, depth);
         self.subscripts(insert.cols(), nowhere);
         let positions = match &table {
-            Some(table) if table.kind == TableKind::Patient => self.positions(table, insert.cols()),
+            Some(table) if table.kind == TableKind::Patient => {
+                self.overrides(insert.override_, table);
+                self.positions(table, insert.cols())
+            }
             _ => None,
         };
         let mut mention = Mention::named(table.as_ref().map_or_else(|| "".into(), |table| table.full.clone()));
@@ -198,6 +203,18 @@ impl<'t> Walk<'t> {
             for need in &mention.needs {
                 self.scopes.graph.edge(*need, var);
             }
+        }
+    }
+
+    /// Refuses rows whose values for identity columns, a key perhaps, the server replaces by its own.
+    pub(super) fn overrides(&mut self, kind: OverridingKind::Type, table: &TableInfo) {
+        if kind == OverridingKind::OVERRIDING_USER_VALUE {
+            self.refuse(
+                no_key(&table.full, "OVERRIDING USER VALUE stores another than is sent where it is an identity column")
+                    .hint(
+                        "Leave OVERRIDING USER VALUE out, and identity columns that are not the key out of the list.",
+                    ),
+            );
         }
     }
 
