@@ -7,7 +7,7 @@ mod shadows;
 use std::time::Duration;
 
 use anyhow::Context;
-use pgward_config::{Node, ServerRole, Table};
+use pgward_config::{KeyType, Node, ServerRole, Table};
 use tokio_postgres::{Client, NoTls};
 
 pub use cascades::LiveCascade;
@@ -52,18 +52,52 @@ pub struct LiveTable {
     pub generated: Vec<String>,
     /// Those that the server fills where a row does not list them: generated ones, and those with a default.
     pub filled: Vec<String>,
+    /// Columns of texts that are compared or stored otherwise than byte for byte, each with the reason.
+    pub unlike: Vec<(String, String)>,
 }
 
 impl LiveTable {
     /// Adds what is so of the same table on another shard.
     pub(crate) fn join(&mut self, other: &Self) {
         self.filled.extend_from_slice(&other.filled);
+        self.unlike.extend_from_slice(&other.unlike);
+        for (column, oid) in &self.columns {
+            if other.column(column).is_some_and(|other| other != *oid) {
+                self.unlike.push((column.clone(), "is of another type on another shard".to_owned()));
+            }
+        }
+    }
+
+    /// Why this column's values do not compare as patient keys of this type do.
+    pub(crate) fn odd_key(&self, key: &str, key_type: KeyType) -> Option<String> {
+        let (schema, name, oid) = (&self.schema, &self.name, self.column(key)?);
+        if !fits(key_type, oid) {
+            let (is, wanted) = (type_name(oid), key_type.as_str());
+            return Some(format!("{schema}.{name}.{key} has the type {is}, but [sharding] key_type is {wanted}"));
+        }
+        let (_, why) = self.unlike.iter().find(|(column, _)| column == key)?;
+        Some(format!("{schema}.{name}.{key} {why}"))
     }
 
     /// The type of the column with this name.
     pub fn column(&self, name: &str) -> Option<u32> {
         self.columns.iter().find(|(column, _)| column == name).map(|&(_, oid)| oid)
     }
+}
+
+/// Whether values of this type compare as patient keys of that type do.
+const fn fits(key: KeyType, oid: u32) -> bool {
+    match key {
+        KeyType::Uuid => oid == 2950,
+        // int2, int4 and int8 compare by their numbers among one another.
+        KeyType::Bigint => matches!(oid, 20 | 21 | 23),
+        KeyType::Text => matches!(oid, 25 | 1043),
+    }
+}
+
+/// The name of a type, where it is PostgreSQL's own.
+pub(crate) fn type_name(oid: u32) -> String {
+    tokio_postgres::types::Type::from_oid(oid).map_or_else(|| format!("type {oid}"), |known| known.name().to_owned())
 }
 
 /// Reads the catalog of one node. May be cancelled at any time.
@@ -146,13 +180,28 @@ pub(crate) async fn live_tables(client: &Client, tables: &[Table]) -> anyhow::Re
     const QUERY: &str = "
         SELECT n.nspname::text, c.relname::text, a.attname::text,
                CASE t.typtype WHEN 'd' THEN t.typbasetype ELSE a.atttypid END, a.attgenerated <> '',
-               a.atthasdef OR t.typdefault IS NOT NULL
+               a.atthasdef OR t.typdefault IS NOT NULL,
+               CASE
+                   WHEN CASE t.typtype WHEN 'd' THEN t.typtypmod ELSE a.atttypmod END <> -1
+                       THEN 'has a length, which cuts blanks off'
+                   WHEN NOT o.collisdeterministic
+                       THEN pg_catalog.format('has the collation %I, for which unlike values may be equal', o.collname)
+                   WHEN EXISTS (
+                       SELECT FROM pg_catalog.pg_index i
+                       CROSS JOIN LATERAL ROWS FROM (
+                           pg_catalog.unnest(i.indkey::int2[]), pg_catalog.unnest(i.indcollation::oid[])) AS k(att, coll)
+                       JOIN pg_catalog.pg_collation c ON c.oid = k.coll
+                       WHERE i.indrelid = a.attrelid AND i.indisunique AND k.att = a.attnum
+                           AND NOT c.collisdeterministic)
+                       THEN 'has a unique index with a collation for which unlike values may be equal'
+               END
         FROM ROWS FROM (pg_catalog.unnest($1::text[]), pg_catalog.unnest($2::text[]))
             WITH ORDINALITY AS declared(schema, name, place)
         JOIN pg_catalog.pg_namespace n ON n.nspname = declared.schema
         JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = declared.name
         JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
         JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
+        LEFT JOIN pg_catalog.pg_collation o ON o.oid = a.attcollation
         WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f')
         ORDER BY declared.place, a.attnum";
     let schemas: Vec<&str> = tables.iter().map(|table| &*table.schema).collect();
@@ -163,7 +212,14 @@ pub(crate) async fn live_tables(client: &Client, tables: &[Table]) -> anyhow::Re
         let (schema, name): (String, String) = (row.get(0), row.get(1));
         let is_known = live.last().is_some_and(|table| table.schema == schema && table.name == name);
         if !is_known {
-            live.push(LiveTable { schema, name, columns: Vec::new(), generated: Vec::new(), filled: Vec::new() });
+            live.push(LiveTable {
+                schema,
+                name,
+                columns: Vec::new(),
+                generated: Vec::new(),
+                filled: Vec::new(),
+                unlike: Vec::new(),
+            });
         }
         if let Some(table) = live.last_mut() {
             table.columns.push((row.get(2), row.get(3)));
@@ -173,6 +229,7 @@ pub(crate) async fn live_tables(client: &Client, tables: &[Table]) -> anyhow::Re
             if row.get(5) {
                 table.filled.push(row.get(2));
             }
+            table.unlike.extend(row.get::<_, Option<String>>(6).map(|why| (row.get(2), why)));
         }
     }
     Ok(live)

@@ -124,6 +124,12 @@ pub(crate) fn merged(config: &Config, live: &LiveCatalog) -> Catalog {
         let columns = table.columns.iter().map(|(name, oid)| (Arc::from(name.as_str()), *oid)).collect();
         catalog.set_columns(&full, columns);
         catalog.set_generated(&full, table.generated.iter().map(|name| Arc::from(name.as_str())));
+        let declared = config.tables.iter().find(|of| *of.schema == *table.schema && *of.name == *table.name);
+        let key = declared.and_then(|declared| declared.key.as_deref());
+        if let Some(why) = key.and_then(|key| table.odd_key(key, config.sharding.key_type)) {
+            tracing::error!("statements on {full} are refused: {why}");
+            catalog.set_odd_key(&full, &why);
+        }
         catalog.set_filled(&full, table.filled.iter().map(|name| Arc::from(name.as_str())));
     }
     catalog

@@ -42,6 +42,8 @@ pub struct Catalog {
     generated: HashMap<Arc<str>, HashSet<Arc<str>>>,
     /// `schema.table` → those of its columns that servers fill where a row does not list them.
     filled: HashMap<Arc<str>, HashSet<Arc<str>>>,
+    /// `schema.table` → why its key column does not compare as patient keys do.
+    odd_keys: HashMap<Arc<str>, Arc<str>>,
 }
 
 /// Rows of patient tables that servers change with those of another table: by foreign keys that cascade, or because the
@@ -134,6 +136,17 @@ impl Catalog {
     /// Sets which columns of `table` (`schema.name`) have a default or are generated.
     pub fn set_filled(&mut self, table: &str, columns: impl Iterator<Item = Arc<str>>) {
         self.filled.insert(table.into(), columns.collect());
+    }
+
+    /// The key column of `table` (`schema.name`) does not compare as patient keys do, for this reason: no statement on it
+    /// can be placed.
+    pub fn set_odd_key(&mut self, table: &str, why: &str) {
+        self.odd_keys.insert(table.into(), why.into());
+    }
+
+    /// Why the key column of `table` (`schema.name`) does not compare as patient keys do.
+    pub(crate) fn odd_key(&self, table: &str) -> Option<&Arc<str>> {
+        self.odd_keys.get(table)
     }
 
     /// Whether servers fill this column of `table` (`schema.name`) where a row does not list it.

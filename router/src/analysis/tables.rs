@@ -23,6 +23,8 @@ pub(crate) struct TableInfo {
     pub(crate) region: Option<Arc<str>>,
     /// The same, where new rows' regions are held against the directory.
     pub(crate) stated: Option<Arc<str>>,
+    /// Why the key column does not compare as patient keys do.
+    pub(crate) odd_key: Option<Arc<str>>,
     /// Servers fill the region column by themselves where a row does not list it.
     pub(crate) fills_region: bool,
     /// All columns in order, where known.
@@ -73,6 +75,7 @@ impl Tables {
                 key: table.key.clone(),
                 region: table.region.clone(),
                 stated: table.region.clone().filter(|_| config.sharding.strategy == Strategy::PatientRegion),
+                odd_key: catalog.odd_key(&full).filter(|_| table.kind == TableKind::Patient).cloned(),
                 fills_region: table.region.as_deref().is_some_and(|region| catalog.is_filled(&full, region)),
                 columns,
                 copied,
@@ -128,6 +131,7 @@ impl Tables {
                             && table.key == first.key
                             && table.region == first.region
                             && table.fills_region == first.fills_region
+                            && table.odd_key == first.odd_key
                             && table.columns == first.columns
                     };
                     let public = declared.iter().find(|table| &*table.schema == "public");

@@ -298,6 +298,14 @@ impl<'t> Walk<'t> {
                         .hint("Reference tables are the same on every shard: change them on each shard directly."),
                     );
                 }
+                if let Some(why) = &table.odd_key {
+                    let what = format!("the keys of {} do not compare as patient keys do", table.full);
+                    self.refuse(
+                        Refusal::new(RefusalKind::UndecodableKey, what)
+                            .detail(format!("{why}."))
+                            .hint("Ask the operator to change the column on all shards and to reload PgWard."),
+                    );
+                }
                 return Some(table);
             }
             Named::Catalog if written => self.refuse(

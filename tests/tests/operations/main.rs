@@ -10,6 +10,7 @@ mod describer;
 mod guards;
 mod held;
 mod idle;
+mod keys;
 mod limits;
 mod load;
 mod lost;

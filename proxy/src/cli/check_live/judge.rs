@@ -3,7 +3,7 @@
 use pgward_config::{Config, KeyType, NodeRole, Pool, PoolKind, Shard, Table, TableKind, Undeclared};
 
 use super::{Facts, Sight};
-use crate::catalog::{LiveCascade, LiveShadow, LiveTable};
+use crate::catalog::{LiveCascade, LiveShadow, LiveTable, type_name};
 
 /// The oldest PostgreSQL that is served: the system views and settings that PgWard reads are the same since.
 const MIN_VERSION: i32 = 130_000;
@@ -224,16 +224,16 @@ fn tables(problems: &mut Problems, declared: &Declared<'_>, sight: &Sight<'_>, f
                     format!("{name} has no column \"{key}\", declared as its patient key"),
                     "name the column that holds the patient key",
                 ),
-                Some(oid) if !fits(declared.key_type, oid) => problems.error(
-                    id,
-                    format!(
-                        "{name}.{key} has the type {}, but [sharding] key_type is {}",
-                        type_name(oid),
-                        declared.key_type.as_str()
-                    ),
-                    "all patient keys have one type: change the column, or key_type",
-                ),
-                Some(_) => {}
+                Some(_) => {
+                    if let Some(why) = live.odd_key(key, declared.key_type) {
+                        problems.error(
+                            id,
+                            format!("{why}: statements on it are refused"),
+                            "patient keys compare byte for byte: uuid, bigint, or text and varchar without a length and \
+                             with a deterministic collation; change the column, or key_type",
+                        );
+                    }
+                }
             }
         }
         if let Some(region) = &table.region {
@@ -387,20 +387,8 @@ fn list(table: &LiveTable) -> String {
     columns.join(", ")
 }
 
-const fn fits(key: KeyType, oid: u32) -> bool {
-    match key {
-        KeyType::Uuid => oid == 2950,
-        KeyType::Bigint => oid == 20,
-        KeyType::Text => oid == 25 || oid == 1043,
-    }
-}
-
 /// A string, or a type of the operator's own, such as an enum.
 fn holds_a_region(oid: u32) -> bool {
     use tokio_postgres::types::Type;
     Type::from_oid(oid).is_none_or(|known| [Type::TEXT, Type::VARCHAR, Type::BPCHAR, Type::NAME].contains(&known))
-}
-
-fn type_name(oid: u32) -> String {
-    tokio_postgres::types::Type::from_oid(oid).map_or_else(|| format!("type {oid}"), |known| known.name().to_owned())
 }

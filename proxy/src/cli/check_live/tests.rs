@@ -64,6 +64,7 @@ fn patients(key_oid: u32) -> LiveTable {
         columns: vec![("id".to_owned(), key_oid), ("region".to_owned(), 25)],
         generated: Vec::new(),
         filled: Vec::new(),
+        unlike: Vec::new(),
     }
 }
 
@@ -250,6 +251,18 @@ fn tables_and_their_keys_are_checked_on_each_primary() {
     let dated = judged(|_, facts| facts.tables[0].columns[1].1 = DATE);
     assert!(dated[0].what.contains("public.patients.region has the type date"));
     assert!(judged(|_, facts| facts.tables[0].columns[1].1 = 16_500).is_empty(), "an enum of the application");
+}
+
+#[test]
+fn a_key_that_compares_otherwise_is_an_error() {
+    let cut = judged(|id, facts| {
+        if id == "b/primary" {
+            facts.tables[0].unlike.push(("id".to_owned(), "has a length, which cuts blanks off".to_owned()));
+            facts.tables[0].unlike.push(("region".to_owned(), "has a length, which cuts blanks off".to_owned()));
+        }
+    });
+    only(&cut, "b/primary", "public.patients.id has a length, which cuts blanks off: statements on it are refused");
+    assert!(cut[0].is_error());
 }
 
 #[test]

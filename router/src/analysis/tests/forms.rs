@@ -231,3 +231,29 @@ fn a_region_is_sent_as_text() {
     let mixed = "INSERT INTO patients (id, home_region, age) VALUES (42, $1, $1::int4)";
     assert_eq!((&*with(mixed, 0), &*with(mixed, 25)), ("refused PW013", "write 42@asia"));
 }
+
+/// Wherever such a table stands.
+#[test]
+fn a_table_whose_keys_compare_otherwise_is_refused() {
+    let mut catalog = Catalog::builtin();
+    catalog.set_odd_key("public.patients", "public.patients.id has a length");
+    let analyser = Analyser::new(&config(KeyType::Text), &catalog);
+    for sql in [
+        "SELECT * FROM patients WHERE id = 'abc'",
+        "SELECT * FROM encounters e JOIN public.patients p ON p.id = e.patient_id WHERE e.patient_id = 'abc'",
+        "INSERT INTO patients (id, home_region) VALUES ('abc  ', 'us-east')",
+        "UPDATE patients SET name = 'x' WHERE id = 'abc'",
+        "DELETE FROM patients WHERE id = 'abc'",
+        "MERGE INTO patients p USING app_log l ON p.id = 'abc' WHEN MATCHED THEN DELETE",
+        "COPY patients (id, home_region) FROM STDIN",
+        "WITH d AS (DELETE FROM patients WHERE id = 'abc' RETURNING 1) SELECT 1",
+        "SELECT 1 FROM app_log WHERE EXISTS (SELECT 1 FROM patients WHERE id = 'abc')",
+        "EXPLAIN SELECT * FROM patients WHERE id = 'abc'",
+    ] {
+        assert_eq!(outcome(&analyser, sql, &crate::NoParams), ["refused PW007"], "{sql}");
+    }
+    assert_eq!(
+        outcome(&analyser, "SELECT * FROM encounters WHERE patient_id = 'abc'", &crate::NoParams),
+        ["read 'abc'"]
+    );
+}
