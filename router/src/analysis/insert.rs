@@ -5,11 +5,8 @@ use std::sync::Arc;
 
 use pg_raw_parse::Node;
 use pg_raw_parse::list::NodeList;
-use pg_raw_parse::nodes::{
-    InferClause, InsertStmt, OnConflictAction, OnConflictClause, OverridingKind, SelectStmt, SetOperation,
-};
+use pg_raw_parse::nodes::{InsertStmt, OnConflictAction, OverridingKind, SelectStmt, SetOperation};
 use pgward_config::TableKind;
-use smallvec::SmallVec;
 
 use super::constants::number;
 use super::scope::{Derived, Has, Out, OutValue, View, What};
@@ -259,37 +256,6 @@ impl<'t> Walk<'t> {
             }
         }
     }
-
-    fn on_conflict(&mut self, conflict: &'t OnConflictClause, table: Option<&TableInfo>, at: At) {
-        if let Some(infer) = conflict.infer() {
-            self.expressions(infer.index_elems(), at);
-            self.expression(infer.where_clause(), at);
-        }
-        self.assignments(conflict.target_list().iter(), table, at);
-        self.expression(conflict.where_clause(), at);
-    }
-
-    /// DO UPDATE changes rows that are there already, found by any unique index. Whose they are is known where the index
-    /// has the key's column, and where the condition says it; a constraint's name says nothing.
-    fn conflicting_rows(
-        &mut self,
-        conflict: &'t OnConflictClause,
-        table: Option<&TableInfo>,
-        [target, excluded]: [usize; 2],
-        view: View,
-    ) {
-        let Some((table, key)) = table.and_then(|table| Some((table, table.key.as_deref()?))) else { return };
-        let var_of = |walk: &mut Self, item: usize| match walk.scopes.column(item, key) {
-            Has::Yes(Some(var)) => var,
-            _ => walk.scopes.graph.add(item),
-        };
-        let (row, new) = (var_of(self, target), var_of(self, excluded));
-        if conflict.infer().is_some_and(|infer| names_column(infer, key)) {
-            self.scopes.graph.edge(new, row);
-        }
-        self.condition(conflict.where_clause(), view, View { end: view.start + 1, ..view });
-        self.mentions.push(Mention { needs: SmallVec::from_elem(row, 1), by_conflict: true, ..Mention::of(table) });
-    }
 }
 
 /// What is cast.
@@ -298,16 +264,6 @@ fn innermost(mut node: Node<'_>) -> Node<'_> {
         node = cast.arg();
     }
     node
-}
-
-/// Whether a conflict's index has this column, compared as the column itself is.
-fn names_column(infer: &InferClause, column: &str) -> bool {
-    infer.index_elems().iter().any(|element| match element {
-        Node::IndexElem(element) => {
-            element.name() == Some(column) && element.collation().is_empty() && element.opclass().is_empty()
-        }
-        _ => false,
-    })
 }
 
 pub(super) fn no_key(table: &str, why: &str) -> Refusal {

@@ -9,6 +9,7 @@ mod cascade;
 mod change;
 mod children;
 mod conditions;
+mod conflict;
 mod constants;
 mod copy;
 mod from;

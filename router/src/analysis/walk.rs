@@ -15,6 +15,7 @@ use smallvec::SmallVec;
 
 use super::activity::shows_statements;
 use super::children::children;
+use super::conflict::conflict_of_anybody;
 use super::constants::Constants;
 use super::graph::{Graph, Sources, Var};
 use super::params::Uses;
@@ -422,16 +423,6 @@ fn address(node: Node<'_>) -> Option<usize> {
 fn rows_of_anybody(table: &str, key: &str) -> Refusal {
     Refusal::new(RefusalKind::NoPatient, format!("the statement does not say whose rows of {table} it touches"))
         .hint(format!("Add a condition that fixes {key}: {key} = …, IN (…) or = ANY(…)."))
-}
-
-fn conflict_of_anybody(table: &str, key: &str) -> Refusal {
-    let name = table.split_once('.').map_or(table, |(_, name)| name);
-    Refusal::new(RefusalKind::NoPatient, format!("ON CONFLICT DO UPDATE may change anybody's row of {table}"))
-        .detail(format!("The row in conflict is one with the same values in a unique index that need not have {key}."))
-        .hint(format!(
-            "List columns with {key} among them, ON CONFLICT ({key}, …), or add WHERE {name}.{key} = excluded.{key} to \
-             DO UPDATE."
-        ))
 }
 
 fn unknown_part() -> Refusal {
