@@ -136,6 +136,8 @@ pub enum Place {
     CopyRow(u64),
     /// Line of a COPY at which a row begins, from 1.
     CopyLine(u64),
+    /// The DECLARE of the cursor that rows are fetched from.
+    Cursor,
 }
 
 /// A node that was considered.
@@ -284,6 +286,7 @@ impl Place {
             Self::Param(n) => (b"\"$", n.into()),
             Self::CopyRow(row) => (b"\"copy row ", row),
             Self::CopyLine(line) => (b"\"copy line ", line),
+            Self::Cursor => return out.extend_from_slice(b"\"cursor\""),
         };
         out.extend_from_slice(word);
         json::integer(out, number);
@@ -353,7 +356,7 @@ mod tests {
             class: Class::Normal,
             fingerprint: "9f2c",
             patients: const { &[*b"0123456789abcdef0123456789abcdef"] },
-            evidence: &[Place::Literal(123), Place::Param(1), Place::CopyRow(5)],
+            evidence: &[Place::Literal(123), Place::Param(1), Place::CopyRow(5), Place::Cursor],
             home: Some("us-east"),
             target: Some((&nodes[0], PoolKind::ReadOnly)),
             candidates: &[],
@@ -381,7 +384,7 @@ mod tests {
                 "seq": 1, "time": "1970-01-01T00:00:00.000000Z", "instance": "pgward-1", "record": "decision",
                 "session": 7, "user": "dr\"w\n", "client": "10.0.0.1:5000", "listener": "general",
                 "origin": "us-east-1", "transaction": true, "kind": "read", "class": "normal", "fingerprint": "9f2c",
-                "patients": ["0123456789abcdef0123456789abcdef"], "evidence": ["literal@123", "$1", "copy row 5"],
+                "patients": ["0123456789abcdef0123456789abcdef"], "evidence": ["literal@123", "$1", "copy row 5", "cursor"],
                 "home": "us-east", "shard": "us-east-patients", "node": "us-east-patients/replica-1",
                 "pool": "readonly",
                 "candidates": [

@@ -31,7 +31,7 @@ mod values;
 pub use analyser::Analyser;
 pub use catalog::{Cascade, Catalog};
 pub use copy_rows::{CopyRows, Of, Piece, Rows};
-pub use cursors::Cursors;
+pub use cursors::{Cursor, Cursors};
 pub use decide::{Ask, Part, Router};
 pub use decision::{Candidate, Decision, Facts, Located, NodeView, PassedOver, Pin, Reason, Target, Transaction};
 pub use directory::{DirectoryLookup, Entry, NoDirectory};

@@ -185,8 +185,10 @@ pub enum Action {
         /// WITH HOLD
         hold: bool,
     },
-    /// `FETCH`, `MOVE`, `CLOSE` of this cursor (`None`: `CLOSE ALL`): touches what its DECLARE touched.
-    Cursor(Option<Arc<str>>),
+    /// `FETCH`, `MOVE` of this cursor: touches what its DECLARE touched.
+    Fetch(Arc<str>),
+    /// `CLOSE` of this cursor, or of all.
+    Close(Option<Arc<str>>),
     /// `LISTEN`: needs the session's own server.
     Listen,
     /// Leaves state in the server that cannot be shared: temporary tables, session advisory locks.

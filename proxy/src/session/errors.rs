@@ -5,7 +5,7 @@ use pgward_pools::AcquireError;
 use pgward_router::Refusal;
 use pgward_wire::PgError;
 
-use super::settings;
+use super::{cursors, settings};
 use crate::directory::RegisterError;
 use crate::registry::Kill;
 
@@ -45,6 +45,16 @@ pub(super) fn too_many_settings() -> PgError {
         "Set less, reset what is no longer used, or end the transaction. SET LOCAL does not count once a transaction has \
          a server.",
     )
+}
+
+pub(super) fn too_many_cursors() -> PgError {
+    let (cursors, patients) = (cursors::MOST_CURSORS, cursors::MOST_PATIENTS);
+    let detail = format!(
+        "A session may have {cursors} cursors on patient tables, for {patients} patients together: whom a FETCH reads is \
+         recorded."
+    );
+    let error = PgError::error("54000", "too many cursors on patient tables, or for too many patients");
+    error.with_detail(detail).with_hint("Close those that are no longer used, or end the transaction.")
 }
 
 /// `limit`: of the bytes.

@@ -90,7 +90,11 @@ impl Session {
             // A savepoint that only the server knows: what it undoes is not known.
             Event::Done(Effect::Release(name)) => self.uncertain |= !self.changes.release(&name),
             Event::Done(Effect::RollbackTo(name)) => self.uncertain |= self.changes.rollback_to(&name).is_none(),
-            Event::Done(Effect::Declared { name, reads_only }) => self.cursors.declared(name, reads_only),
+            Event::Done(Effect::Declared(cursor)) => {
+                self.pinned = cursor.hold.then_some("cursor WITH HOLD").or(self.pinned);
+                self.cursors.declared(*cursor);
+            }
+            Event::Done(Effect::Closed(name)) => self.cursors.closed(name.as_deref()),
             Event::Done(Effect::Pin(why)) => self.pinned = Some(why),
             Event::Done(Effect::Forget { settings }) => self.forget(settings),
             Event::Done(_) => {}
@@ -114,6 +118,7 @@ impl Session {
             attached.lease.memory.forget_all();
         }
         if settings {
+            self.cursors.closed(None);
             self.changes.reset_all();
             self.changes.change(Change { name: ROLE.into(), value: None });
             self.asked_class = None;
@@ -185,7 +190,7 @@ impl Session {
         self.copy_in = false;
         self.sent = None;
         if matches!(self.tx, Tx::Idle) {
-            self.cursors.clear();
+            self.cursors.end_transaction();
             match self.describes() {
                 // The segment goes on at another server.
                 true => self.portals.forget_effects(),

@@ -12,6 +12,7 @@ mod chance;
 mod changes;
 mod closing;
 mod copy;
+mod cursors;
 mod emit;
 mod errors;
 mod extended;
@@ -104,7 +105,7 @@ pub(crate) struct Session {
     unsettled: bool,
     unnamed: Option<Arc<Prepared>>,
     portals: Portals,
-    cursors: Cursors,
+    cursors: Cursors<Option<Arc<cursors::Touched>>>,
     settings: Arc<Settings>,
     /// By its settings, its transactions are serializable unless they say otherwise.
     serializable: bool,

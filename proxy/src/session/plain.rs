@@ -426,7 +426,7 @@ fn leaves_of(analysed: &Analysed, n: usize) -> Leaves {
         | Action::RollbackTo(_)
         | Action::SetTransaction { .. }
         | Action::Show(_) => Leaves::Nothing,
-        Action::Run | Action::CopyTo | Action::Cursor(_) | Action::Declare { hold: false, .. }
+        Action::Run | Action::CopyTo | Action::Fetch(_) | Action::Close(_) | Action::Declare { hold: false, .. }
             if statement.reads_only =>
         {
             Leaves::Nothing
@@ -434,7 +434,8 @@ fn leaves_of(analysed: &Analysed, n: usize) -> Leaves {
         Action::Run
         | Action::CopyTo
         | Action::CopyFrom(_)
-        | Action::Cursor(_)
+        | Action::Fetch(_)
+        | Action::Close(_)
         | Action::Declare { hold: false, .. }
         | Action::TwoPhase => Leaves::Perhaps,
         Action::Set(setting) if setting.local => Leaves::Nothing,

@@ -57,6 +57,11 @@ impl Portals {
         self.effects.swap_remove(at).1
     }
 
+    /// What the success of those on servers changes that were not executed yet.
+    pub(super) fn effects(&self) -> impl Iterator<Item = &Effects> {
+        self.effects.iter().map(|(_, effects)| effects)
+    }
+
     /// Closes one that no server has heard of; whether there was such a one.
     pub(super) fn close(&mut self, name: &[u8]) -> bool {
         let before = self.own.len();

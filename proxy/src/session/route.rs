@@ -18,19 +18,19 @@ use pgward_wire::PgError;
 use smallvec::SmallVec;
 
 use super::sql_prepared::Call;
-use super::work::{Effect, Effects};
+use super::work::Effects;
 use super::{Session, errors};
 
 /// Where the patients of some evidence are.
 type Places = SmallVec<[Option<Located>; 1]>;
 /// The audit's name of a patient: 32 hexadecimal digits.
-type PatientHash = [u8; 32];
+pub(super) type PatientHash = [u8; 32];
 
 /// Statements that were decided and wait for their server.
 pub(super) struct Pending {
     pub(super) decisions: SmallVec<[Decision; 1]>,
     /// One for each decision.
-    notes: SmallVec<[Note; 1]>,
+    pub(super) notes: SmallVec<[Note; 1]>,
     fingerprint: Arc<str>,
     pub(super) effects: Effects,
     took: Duration,
@@ -119,6 +119,10 @@ impl Session {
         pending.took = pending.decided - started;
         match decisions {
             Ok(transaction) => {
+                if let Err(error) = self.follow_cursors(analysed, &mut pending) {
+                    self.record_not_sent(&pending, &error);
+                    return Err(error);
+                }
                 let reads = |decision: &Decision| matches!(decision.kind, Kind::Read | Kind::Analytics);
                 pending.repeatable = transaction == Transaction::None
                     && !self.serializable
@@ -193,7 +197,7 @@ impl Session {
         pending: &Pending,
         company: Company,
     ) -> Result<Transaction, Refusal> {
-        let keeps = pending.effects.iter().flatten().any(|effect| matches!(effect, Effect::Pin(_)));
+        let keeps = pending.effects.iter().flatten().any(|effect| effect.pins().is_some());
         let primary_only = keeps || analysed.shape.statements.iter().any(|statement| statement.locks);
         let on_primary = Transaction::Opening { read_only: false };
         match self.opened_by(analysed) {

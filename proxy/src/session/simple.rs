@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use pgward_config::PoolMode;
 use pgward_router::evidence::NoParams;
-use pgward_router::{Action, Analysed, Params, Statement};
+use pgward_router::{Action, Analysed, Cursor, Params, Statement};
 use pgward_wire::{PgError, backend, frontend};
 use smallvec::SmallVec;
 
@@ -166,8 +166,9 @@ impl Session {
         let statements = analysed.shape.statements.iter().enumerate();
         let effects: SmallVec<[Effect; 1]> = statements
             .map(|(n, statement)| match (statement.sets.is_empty(), &statement.action) {
-                (true, Action::Declare { name, hold: false }) => {
-                    Effect::Declared { name: Arc::clone(name), reads_only: statement.reads_only }
+                (true, Action::Declare { name, hold }) => {
+                    let (name, reads_only, hold) = (Arc::clone(name), statement.reads_only, *hold);
+                    Effect::Declared(Box::new(Cursor { name, reads_only, hold, of: None }))
                 }
                 (true, action) => self.effect(action, analysed, sql),
                 (false, _) => self.set_configs(analysed, n, sql, params),
@@ -205,7 +206,7 @@ impl Session {
             Action::RollbackTo(name) => Effect::RollbackTo(Arc::clone(name)),
             Action::CopyFrom(_) => Effect::CopyIn,
             Action::Listen => Effect::Pin("LISTEN"),
-            Action::Declare { hold: true, .. } => Effect::Pin("cursor WITH HOLD"),
+            Action::Close(name) => Effect::Closed(name.clone()),
             Action::Prepare(_) => Effect::Pin("SQL-level PREPARE"),
             Action::Deallocate(None) => Effect::Forget { settings: false },
             Action::Discard { all: true } => Effect::Forget { settings: true },
@@ -218,10 +219,7 @@ impl Session {
     /// its end: where there is such a thing in the statement, the session keeps the server from now on, if it may.
     pub(super) fn pin_and_record(&mut self, pending: &mut super::route::Pending) -> Result<(), PgError> {
         self.role_asked |= pending.effects.iter().flatten().any(|effect| effect.role().is_some());
-        let pins = pending.effects.iter().flatten().find_map(|effect| match effect {
-            Effect::Pin(why) => Some(*why),
-            _ => None,
-        });
+        let pins = pending.effects.iter().flatten().find_map(Effect::pins);
         let Some(why) = pins.filter(|_| self.pinned.is_none()) else { return self.record(pending) };
         let session_keeps = self.pool_mode() == PoolMode::Session;
         if let Some(attached) = self.attached.as_mut().filter(|_| !session_keeps)

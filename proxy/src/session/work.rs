@@ -12,6 +12,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use pgward_wire::{TxStatus, backend};
 
+use super::cursors::Declared;
 use super::prepared::Prepared;
 use super::settings::Change;
 
@@ -128,15 +129,23 @@ pub(crate) enum Effect {
         /// DISCARD ALL
         settings: bool,
     },
-    /// DECLARE of a cursor that ends with its transaction.
-    Declared {
-        /// Its name.
-        name: Arc<str>,
-        /// Its query does.
-        reads_only: bool,
-    },
+    /// DECLARE of a cursor.
+    Declared(Box<Declared>),
+    /// CLOSE of this cursor, or of all.
+    Closed(Option<Arc<str>>),
     /// The server holds what cannot be shared from now on.
     Pin(&'static str),
+}
+
+impl Effect {
+    /// Why the session keeps its server from then on, if it does.
+    pub(crate) fn pins(&self) -> Option<&'static str> {
+        match self {
+            Self::Pin(why) => Some(why),
+            Self::Declared(cursor) if cursor.hold => Some("cursor WITH HOLD"),
+            _ => None,
+        }
+    }
 }
 
 /// A reply that is still to come from the server, or from the proxy in its turn.

@@ -129,7 +129,7 @@ fn show_action(analyser: &Analyser, analysed: &Analysed, number: usize, sql: &st
         }
         Action::CopyTo => "copy-to".into(),
         Action::Declare { hold, .. } => yes("declare", "-hold", *hold),
-        Action::Cursor(_) => "cursor".into(),
+        Action::Fetch(_) | Action::Close(_) => "cursor".into(),
         Action::Listen => "listen".into(),
         Action::Pins => "pins".into(),
     }

@@ -34,11 +34,11 @@ impl<'t> Walk<'t> {
                 self.own_name(deallocate.name());
                 Action::Deallocate(deallocate.name().map(Into::into))
             }
-            Node::ClosePortalStmt(close) => Action::Cursor(close.portalname().map(Into::into)),
+            Node::ClosePortalStmt(close) => Action::Close(close.portalname().map(Into::into)),
             // Unless its DECLARE is known.
             Node::FetchStmt(fetch) => {
                 self.writes = true;
-                Action::Cursor(Some(fetch.portalname().unwrap_or_default().into()))
+                Action::Fetch(fetch.portalname().unwrap_or_default().into())
             }
             Node::ListenStmt(_) => {
                 self.writes = true;

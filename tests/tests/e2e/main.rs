@@ -5,6 +5,7 @@ mod audit;
 mod cancels;
 mod closing;
 mod copying;
+mod cursors;
 mod emergency;
 mod extended;
 mod greeting;
