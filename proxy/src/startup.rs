@@ -330,8 +330,8 @@ impl<'s> Login<'s, '_> {
         match startup.get("client_encoding").map(|name| name.trim_matches(['\'', '"']).to_ascii_uppercase()).as_deref()
         {
             None | Some("UTF8" | "UTF-8" | "UNICODE" | "AUTO" | "SQL_ASCII") => {}
-            Some(other) => {
-                return Err(PgError::error("22023", format!("client encoding \"{other}\" is not supported"))
+            Some(_) => {
+                return Err(PgError::error("22023", "the client encoding is not supported")
                     .with_hint("Use UTF8: statements are analysed, and must mean here what they mean on the server."));
             }
         }
@@ -463,7 +463,8 @@ impl<'s> Login<'s, '_> {
             kind: EventKind::LoginRefused,
             who: Some(&who),
             sqlstate: Some(error.sqlstate()),
-            detail: error.message(),
+            // A server's words repeat what the client asked for, which may be anything: that belongs in no log.
+            detail: if error.is_passed_on() { "a server refused what the client asked for" } else { error.message() },
             config: &config.hash,
         };
         // The client is sent away in any case; a log that cannot be written says so itself.

@@ -59,16 +59,30 @@ pub struct PgError {
     detail: Option<Cow<'static, str>>,
     hint: Option<Cow<'static, str>>,
     position: Option<u32>,
+    passed_on: bool,
 }
 
 impl PgError {
     fn new(severity: Severity, sqlstate: impl Into<Cow<'static, str>>, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { severity, sqlstate: sqlstate.into(), message: message.into(), detail: None, hint: None, position: None }
+        Self {
+            severity,
+            sqlstate: sqlstate.into(),
+            message: message.into(),
+            detail: None,
+            hint: None,
+            position: None,
+            passed_on: false,
+        }
     }
 
     /// A statement's error.
     pub fn error(sqlstate: impl Into<Cow<'static, str>>, message: impl Into<Cow<'static, str>>) -> Self {
         Self::new(Severity::Error, sqlstate, message)
+    }
+
+    /// Whether these are a server's words, which repeat values of what it was told.
+    pub fn is_passed_on(&self) -> bool {
+        self.passed_on
     }
 
     /// A warning.
@@ -149,6 +163,7 @@ impl From<ErrorFields<'_>> for PgError {
         let mut error = Self::error(text(fields.sqlstate), text(fields.message));
         error.detail = fields.detail.map(|detail| text(detail).into());
         error.hint = fields.hint.map(|hint| text(hint).into());
+        error.passed_on = true;
         error
     }
 }

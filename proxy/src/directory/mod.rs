@@ -122,9 +122,9 @@ pub enum RegisterError {
 impl From<RegisterError> for Refusal {
     fn from(error: RegisterError) -> Self {
         match error {
-            RegisterError::Contradiction { known, stated } => {
+            RegisterError::Contradiction { known, .. } => {
                 Self::new(RefusalKind::RegionContradiction, "the statement's region contradicts the directory")
-                    .detail(format!("The patient lives in {known}; the statement says {stated}."))
+                    .detail(format!("The patient lives in {known}; the statement says another region."))
                     .hint("Another session registered the patient a moment ago. Correct the region.")
             }
             other => Self::new(RefusalKind::DirectoryUnwritable, "the patient cannot be registered")

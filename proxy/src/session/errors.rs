@@ -216,9 +216,9 @@ pub(super) fn unknown_own_setting(name: &str) -> PgError {
         .with_hint("PgWard knows pgward.priority.")
 }
 
-pub(super) fn unknown_class(word: &str) -> PgError {
+pub(super) fn unknown_class() -> PgError {
     let words: Vec<&str> = Class::ALL.into_iter().map(Class::as_str).collect();
-    PgError::error("22023", format!("invalid value for parameter \"pgward.priority\": \"{word}\""))
+    PgError::error("22023", "invalid value for parameter \"pgward.priority\"")
         .with_hint(format!("Available values: {}.", words.join(", ")))
 }
 

@@ -366,7 +366,7 @@ pub(crate) fn own_class(user: &User, name: &str, value: Option<&str>) -> Result<
         return Err(Wish::Unknown(errors::unknown_own_setting(name)));
     }
     let Some(word) = value else { return Ok(None) };
-    let class = Class::from_word(word).ok_or_else(|| Wish::Unknown(errors::unknown_class(word)))?;
+    let class = Class::from_word(word).ok_or_else(|| Wish::Unknown(errors::unknown_class()))?;
     if user.ceiling.allows(class) {
         return Ok(Some(class));
     }

@@ -384,7 +384,8 @@ impl Session {
 
     /// Records that a decided statement did not reach its server.
     pub(super) fn record_not_sent(&self, pending: &Pending, error: &PgError) {
-        self.record_refused("not sent", error.sqlstate(), error.message(), &pending.asked());
+        let detail = if error.is_passed_on() { "a server refused what goes before it" } else { error.message() };
+        self.record_refused("not sent", error.sqlstate(), detail, &pending.asked());
     }
 
     fn record_refused(&self, reason: &'static str, sqlstate: &str, detail: &str, asked: &Asked<'_>) {

@@ -277,10 +277,10 @@ fn options(text: &str) -> Result<Vec<(String, String)>, String> {
             (None, Some("")) => words.next().ok_or("-c needs name=value")?,
             (None, Some(short)) => short.to_owned(),
             (None, None) => {
-                return Err(format!("only -c name=value and --name=value are supported in options, found \"{word}\""));
+                return Err("only -c name=value and --name=value are supported in options".to_owned());
             }
         };
-        let (name, value) = pair.split_once('=').ok_or_else(|| format!("\"{pair}\" is not name=value"))?;
+        let (name, value) = pair.split_once('=').ok_or("a setting in options is not name=value")?;
         pairs.push((name.replace('-', "_"), value.to_owned()));
     }
     Ok(pairs)

@@ -22,6 +22,7 @@ pub(super) fn refusal(sql: &str, message: String) -> Refusal {
 fn is_word(token: &str) -> bool {
     !token.is_empty()
         && !token.starts_with(|c: char| c.is_ascii_digit())
+        && (token.len() == 1 || !token.starts_with('.'))
         && !token.contains(['\'', '"', '\n'])
         && !token.starts_with('$')
 }

@@ -217,7 +217,8 @@ impl Tables {
             let known = matches!(&*folded, "" | "public" | "pg_catalog" | "information_schema" | "pg_temp" | "$user")
                 || self.schemas.contains(*schema);
             if !known && !self.undeclared_are_local() {
-                let message = format!("search_path names the schema \"{schema}\", of which no table is declared");
+                // Which one is a value of the statement's.
+                let message = "search_path names a schema of which no table is declared";
                 return Err(Refusal::new(RefusalKind::Unsupported, message)
                     .hint("Declare its tables under [[tables]], or name them with their schema."));
             }

@@ -45,6 +45,54 @@ async fn sequence_numbers_have_no_gaps() {
     }
 }
 
+/// Refused by PgWard or, where it is a parameter that only a server knows, by that.
+#[tokio::test]
+async fn no_value_stands_in_the_records_of_what_is_refused_nor_in_refusals() {
+    let pgward = shared().await;
+    let client = pgward.app().await;
+    let patient = pgward.patient("us-east", 52).id;
+    let read = format!("SELECT 1 FROM patients WHERE id = '{patient}'");
+    let moved = format!(
+        "INSERT INTO patients (id, region, mrn, family_name, given_name, birth_date, sex) \
+         VALUES ('{patient}', 'VALUEOFMINE', 'x', 'x', 'x', '2000-01-01', 'other')"
+    );
+    let of_the_proxy = [
+        "SET search_path = 'VALUEOFMINE'",
+        "SET search_path = public, \"VALUEOFMINE\"",
+        "SELECT set_config('search_path', 'VALUEOFMINE', false)",
+        "SET pgward.priority = 'VALUEOFMINE'",
+        "SET client_encoding = 'VALUEOFMINE'",
+        "SET standard_conforming_strings = 'VALUEOFMINE'",
+        "SET ROLE 'VALUEOFMINE'",
+        "SELECT .5VALUEOFMINE FROM",
+        "EXECUTE \"of nobody\"('VALUEOFMINE')",
+        &moved,
+    ];
+    for sql in of_the_proxy {
+        let error = client.simple_query(sql).await.unwrap_err();
+        assert!(!format!("{error:?}").contains("VALUEOFMINE"), "{sql}: {error:?}");
+    }
+    // The server's words are for the client alone.
+    client.simple_query("BEGIN; SET LOCAL work_mem = 'VALUEOFMINE'").await.unwrap_err();
+    client.simple_query("ROLLBACK").await.unwrap();
+    client.simple_query("BEGIN").await.unwrap();
+    client.simple_query("SET work_mem = 'VALUEOFMINE'").await.unwrap();
+    let error = client.simple_query(&read).await.unwrap_err();
+    assert!(format!("{error:?}").contains("VALUEOFMINE"), "{error:?}");
+    for options in ["-c%20pgward.priority=VALUEOFMINE", "-c%20work_mem=VALUEOFMINE", "VALUEOFMINE", "-c%20VALUEOFMINE"]
+    {
+        let url = format!("{}?options={options}", pgward.url("general", "app"));
+        let error = tokio_postgres::connect(&url, tokio_postgres::NoTls).await.err().unwrap();
+        let by_a_server = options.contains("work_mem");
+        assert_eq!(format!("{error:?}").contains("VALUEOFMINE"), by_a_server, "{options}: {error:?}");
+    }
+    let records = pgward.records();
+    assert!(records.all.iter().any(|record| record["event"] == "login_refused"));
+    assert!(records.all.iter().any(|record| record["reason"] == "not sent"));
+    assert!(!records.text.contains("VALUEOFMINE"));
+    assert!(!pgward.log().contains("VALUEOFMINE"));
+}
+
 #[tokio::test]
 async fn no_patient_and_no_literal_stands_in_the_log() {
     let pgward = shared().await;

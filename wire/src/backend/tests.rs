@@ -99,7 +99,9 @@ fn a_nul_in_a_string_does_not_make_a_field() {
 fn an_error_reads_back_as_it_was_written() {
     let error = PgError::error("PW001", "no patient").with_detail("d").with_hint("h");
     let out = written(|out| put_error(out, &error));
-    assert_eq!(PgError::from(error_fields(&out[5..]).unwrap()), error);
+    let read = PgError::from(error_fields(&out[5..]).unwrap());
+    assert_eq!(written(|out| put_error(out, &read)), out);
+    assert!(read.is_passed_on() && !error.is_passed_on());
     hostile::exact(&out[5..], |body| error_fields(body).ok().map(|fields| fields.sqlstate.to_vec()));
 }
 
