@@ -23,6 +23,9 @@ pub trait Probe: Send + Sync + 'static {
     /// What keeps the proxy from serving everyone; empty when each shard has a usable primary.
     fn missing(&self) -> Vec<Missing>;
 
+    /// Whether decisions can be recorded: without that, only emergencies are served.
+    fn records(&self) -> bool;
+
     /// The metrics in Prometheus' text format.
     fn metrics(&self) -> String;
 }
@@ -36,29 +39,38 @@ pub struct Missing {
     pub reason: String,
 }
 
-/// Serves `/health/live`, `/health/ready` and `/metrics`. May be cancelled at any time.
+/// Serves `/health/live`, `/health/ready`, `/health/ready/emergency` and `/metrics`. May be cancelled at any time.
 ///
 /// # Errors
 /// The listener fails.
 pub async fn serve(listener: TcpListener, probe: Arc<dyn Probe>) -> io::Result<()> {
     let pages = Router::new()
         .route("/health/live", get(|| async { "live" }))
-        .route("/health/ready", get(ready))
+        .route("/health/ready", get(|State(probe): State<Arc<dyn Probe>>| async move { ready(&*probe, true) }))
+        .route(
+            "/health/ready/emergency",
+            get(|State(probe): State<Arc<dyn Probe>>| async move { ready(&*probe, false) }),
+        )
         .route("/metrics", get(metrics))
         .with_state(probe);
     axum::serve(Impatient { listener, patience: PATIENCE }, pages).await
 }
 
-async fn ready(State(probe): State<Arc<dyn Probe>>) -> Response {
+/// Whether clients can be sent here; `ordinary`: any of them, not only those whose statements are emergencies.
+fn ready(probe: &dyn Probe, ordinary: bool) -> Response {
     #[derive(Serialize)]
     struct Page {
         ready: bool,
         missing: Vec<Missing>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        audit: Option<&'static str>,
     }
     let missing = probe.missing();
-    let ready = missing.is_empty();
+    let records = probe.records();
+    let ready = missing.is_empty() && (records || !ordinary);
+    let audit = (!records).then_some("the audit log cannot be written: only emergencies are served");
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    match serde_json::to_string(&Page { ready, missing }) {
+    match serde_json::to_string(&Page { ready, missing, audit }) {
         Ok(page) => (status, [(CONTENT_TYPE, "application/json")], page).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }
@@ -75,11 +87,17 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpStream;
 
-    struct Fixed(Vec<Missing>);
+    struct Fixed {
+        missing: Vec<Missing>,
+        records: bool,
+    }
 
     impl Probe for Fixed {
         fn missing(&self) -> Vec<Missing> {
-            self.0.clone()
+            self.missing.clone()
+        }
+        fn records(&self) -> bool {
+            self.records
         }
         fn metrics(&self) -> String {
             "pgward_clients 2\n".to_owned()
@@ -87,9 +105,13 @@ mod tests {
     }
 
     async fn page(missing: &[Missing], path: &str) -> (String, String) {
+        page_of(Fixed { missing: missing.to_vec(), records: true }, path).await
+    }
+
+    async fn page_of(probe: Fixed, path: &str) -> (String, String) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let server = tokio::spawn(serve(listener, Arc::new(Fixed(missing.to_vec()))));
+        let server = tokio::spawn(serve(listener, Arc::new(probe)));
         let mut client = TcpStream::connect(address).await.unwrap();
         let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
         client.write_all(request.as_bytes()).await.unwrap();
@@ -114,6 +136,18 @@ mod tests {
         let (status, body) = page(&missing, "/health/ready").await;
         assert_eq!(status, "HTTP/1.1 503 Service Unavailable");
         assert_eq!(body, r#"{"ready":false,"missing":[{"shard":"eu-west-patients","reason":"primary is down"}]}"#);
+        assert_eq!(page(&missing, "/health/ready/emergency").await, (status, body));
         assert_eq!(page(&missing, "/health/live").await.1, "live");
+    }
+
+    #[tokio::test]
+    async fn without_an_audit_log_it_is_ready_for_emergencies_alone() {
+        let silent = || Fixed { missing: Vec::new(), records: false };
+        let audit = r#""missing":[],"audit":"the audit log cannot be written: only emergencies are served"}"#;
+        let (status, body) = page_of(silent(), "/health/ready").await;
+        assert_eq!((&*status, body), ("HTTP/1.1 503 Service Unavailable", format!(r#"{{"ready":false,{audit}"#)));
+        let (status, body) = page_of(silent(), "/health/ready/emergency").await;
+        assert_eq!((&*status, body), ("HTTP/1.1 200 OK", format!(r#"{{"ready":true,{audit}"#)));
+        assert_eq!(page_of(silent(), "/health/live").await.1, "live");
     }
 }

@@ -388,6 +388,10 @@ impl Probe for Proxy {
         missing
     }
 
+    fn records(&self) -> bool {
+        self.shared.audit.status().outage.is_none()
+    }
+
     fn metrics(&self) -> String {
         let state = self.shared.state.load();
         let nodes: Vec<NodeFigures> = state
@@ -412,6 +416,10 @@ impl Probe for Proxy {
 impl Probe for Arc<Proxy> {
     fn missing(&self) -> Vec<Missing> {
         (**self).missing()
+    }
+
+    fn records(&self) -> bool {
+        (**self).records()
     }
 
     fn metrics(&self) -> String {

@@ -1,6 +1,8 @@
 //! The audit log's disk takes nothing any more: everything is refused but emergencies, and their records are there
 //! when it does again.
 
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpStream};
 use std::process::Command;
 
 use pgward_tests::{Deployment, Options, answers, sqlstate};
@@ -12,6 +14,17 @@ fn limit(pgward: &Deployment, bytes: &str) {
     let pid = pgward.with_instance(|instance| instance.pid()).to_string();
     let prlimit = Command::new("prlimit").args(["--pid", &pid, &format!("--fsize={bytes}:")]).output().unwrap();
     assert!(prlimit.status.success(), "{prlimit:?}");
+}
+
+/// The answer's first line to each of the checks: all clients, emergencies alone.
+fn ready(pgward: &Deployment) -> [String; 2] {
+    ["/health/ready", "/health/ready/emergency"].map(|path| {
+        let mut http = TcpStream::connect((Ipv4Addr::LOCALHOST, pgward.layout().http_port)).unwrap();
+        http.write_all(format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").as_bytes()).unwrap();
+        let mut page = String::new();
+        http.read_to_string(&mut page).unwrap();
+        page.lines().next().unwrap_or_default().to_owned()
+    })
 }
 
 #[tokio::test]
@@ -42,6 +55,7 @@ async fn without_a_log_only_emergencies_go_on_and_they_are_recorded_later() {
         assert_eq!(answers(&dispatcher, &read).await, patient.family_name);
     }
     assert!(std::fs::metadata(pgward.files().audit()).unwrap().len() <= mark + 100);
+    assert_eq!(ready(&pgward), ["HTTP/1.1 503 Service Unavailable", "HTTP/1.1 200 OK"]);
 
     limit(&pgward, "unlimited");
     let spooled = || {
@@ -50,6 +64,7 @@ async fn without_a_log_only_emergencies_go_on_and_they_are_recorded_later() {
     };
     until("the emergencies' records are in the file", || async { spooled().len() >= 10 }).await;
     assert_eq!(spooled().len(), 10);
+    assert_eq!(ready(&pgward), ["HTTP/1.1 200 OK"; 2]);
     assert!(spooled().iter().all(|record| record["spooled"] == true && record["kind"] == "emergency"));
 
     let mrn = answers(&client, &format!("SELECT mrn FROM patients WHERE id = '{id}' FOR SHARE")).await;
