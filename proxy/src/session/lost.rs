@@ -12,6 +12,8 @@ struct Asked {
     simple: bool,
     /// It was all of its segment, by the client's own Query or Sync.
     closed: bool,
+    /// It had answered everything, and was being left by a Sync of the proxy's.
+    left: bool,
     /// What it would have done to the client's names, in order.
     names: Vec<Skipped>,
     /// What was kept back of its answer: the session has taken it as given.
@@ -27,8 +29,8 @@ impl Session {
         drop(lease);
         node.report_failure(pgward_pools::Failure::Lost);
         self.receipts.clear();
-        let was_idle = self.work.expects.is_empty();
         let asked = self.asked();
+        let was_idle = self.work.expects.is_empty() || asked.left;
         if self.work.passing > 0 {
             // Part of a message went out: no error can be put behind it.
             return Err(Fatal(errors::server_gone(node.id.as_str(), why, false)));
@@ -102,7 +104,7 @@ impl Session {
 
     /// Tells the client that its server is lost. An open transaction is lost with it: only ROLLBACK helps.
     fn lose_server(&mut self, error: &PgError, was_idle: bool, asked: Asked) {
-        let Asked { simple, closed, names, held } = asked;
+        let Asked { simple, closed, left, names, held } = asked;
         // Also one that this server, which only described, has not heard of.
         let in_transaction = !matches!(self.tx, Tx::Idle);
         for name in names.into_iter().rev() {
@@ -112,7 +114,7 @@ impl Session {
         self.pinned = None;
         self.guard = None;
         // All that was asked is answered already.
-        let untold = was_idle && (in_transaction || closed);
+        let untold = was_idle && (in_transaction || closed || left);
         if in_transaction {
             self.changes.begin();
             let lost = if untold { Lost::Untold(error.clone()) } else { Lost::Told };
@@ -157,6 +159,7 @@ impl Session {
         Asked {
             simple: self.work.expects.iter().any(query),
             closed: self.closed && !leaving,
+            left: leaving && self.work.expects.len() == 1,
             names: self.work.expects.iter().filter_map(Expect::skipped).collect(),
             held: std::mem::take(&mut self.work.held),
         }

@@ -70,3 +70,45 @@ async fn when_it_is_lost_the_transaction_that_has_no_server_yet_fails() {
     assert!(failed, "the client hears of it");
     assert_eq!(answers(&primary, "SELECT count(*) FROM patients WHERE mrn = 'LOST'").await, "0");
 }
+
+/// The server dies when it has been told that the segment is over, and not answered: it had nothing of the client's to
+/// lose.
+#[tokio::test]
+async fn when_it_is_lost_as_it_is_left_every_query_is_answered() {
+    let (pgward, mut client) = deployment().await;
+    let primary = pgward.on_server("us-east-patients/primary").await;
+    let backends = "FROM pg_stat_activity WHERE usename = 'pgward_app' AND application_name <> 'pgward probe'";
+    let id = pgward.patient("us-east", 0).id;
+    let write = format!("UPDATE patients SET mrn = mrn WHERE id = '{id}'");
+    for block in [false, true] {
+        if block {
+            client.query("BEGIN").await;
+        }
+        let mut out = BytesMut::new();
+        frontend::put_parse(&mut out, b"", b"SELECT 1", &[]);
+        frontend::put_flush(&mut out);
+        client.send(&out).await;
+        assert_eq!(client.frame().await.expect("ParseComplete").tag, b'1');
+
+        let pids = answers(&primary, &format!("SELECT string_agg(pid::text, ' ') {backends}")).await;
+        signal("-STOP", &pids);
+        let mut query = BytesMut::new();
+        frontend::put_query(&mut query, write.as_bytes());
+        client.send(&query).await;
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        answers(&primary, &format!("SELECT count(pg_terminate_backend(pid)) {backends}")).await;
+        signal("-CONT", &pids);
+        let answer = tags(&client.until_ready().await);
+        if block {
+            assert!(["EZ", "CZ"].contains(&&*answer), "{answer}");
+            client.query("ROLLBACK").await;
+        } else {
+            assert_eq!(answer, "CZ", "the query had not been sent anywhere");
+        }
+    }
+}
+
+fn signal(signal: &str, pids: &str) {
+    let sent = std::process::Command::new("kill").arg(signal).args(pids.split(' ')).status().expect("kill runs");
+    assert!(sent.success());
+}
