@@ -32,8 +32,9 @@ fn values(frames: &[Frame]) -> Vec<String> {
     frames.iter().filter(|frame| frame.tag == b'D').map(value).collect()
 }
 
+/// A server that another session had set otherwise reports what it is brought back to, whenever that is (`S`).
 fn tags(frames: &[Frame]) -> String {
-    frames.iter().map(|frame| char::from(frame.tag)).collect()
+    frames.iter().filter(|frame| frame.tag != b'S').map(|frame| char::from(frame.tag)).collect()
 }
 
 const READ: &str = "SELECT current_setting('cluster_name') FROM patients WHERE id = $1";
