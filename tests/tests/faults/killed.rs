@@ -56,10 +56,10 @@ fn insert(id: Uuid) -> String {
     )
 }
 
-/// Records of what these workers asked.
+/// Records of what these workers asked. A kill may come between two pages of a write: what was to be recorded by it was
+/// not forwarded, and the torn end is cut off at the next start.
 fn recorded(pgward: &Deployment) -> Vec<usize> {
     let records = pgward.records();
-    assert!(records.text.ends_with('\n'), "the last record is torn");
     assert_no_gap(&records.all);
     USERS.iter().map(|user| records.decisions_of(user).len()).collect()
 }
@@ -69,6 +69,7 @@ async fn what_was_answered_is_in_the_audit_log_and_who_was_registered_is_found()
     let pgward = start(Options { shards: 1, replicas: 1, patients: 80, tune: workers }).await;
     for round in 0..3_u128 {
         let before = recorded(&pgward);
+        assert!(pgward.records().text.ends_with('\n'), "the last record is torn");
         let mut working = Vec::new();
         for (n, user) in USERS.into_iter().enumerate() {
             let client = pgward.connect("general", user).await;
