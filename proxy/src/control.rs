@@ -10,6 +10,8 @@ use std::io::{self, BufRead, BufReader, ErrorKind, Write};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -70,6 +72,7 @@ pub struct Request {
 #[derive(Debug)]
 pub struct Control {
     listener: UnixListener,
+    answering: Arc<AtomicUsize>,
 }
 
 /// The socket's file. Dropping it removes it.
@@ -77,6 +80,8 @@ pub struct Control {
 pub struct Placed {
     path: PathBuf,
     inode: u64,
+    /// Requests that were read and are not answered.
+    answering: Arc<AtomicUsize>,
 }
 
 impl Control {
@@ -100,7 +105,9 @@ impl Control {
         }
         placed.with_context(place)?;
         let inode = fs::metadata(path).with_context(place)?.ino();
-        Ok((Self { listener }, Placed { path: path.to_owned(), inode }))
+        let answering = Arc::default();
+        let placed = Placed { path: path.to_owned(), inode, answering: Arc::clone(&answering) };
+        Ok((Self { listener, answering }, placed))
     }
 
     /// Answers commands for ever, one task for each connection, so that a slow reload does not keep `status` waiting.
@@ -113,8 +120,9 @@ impl Control {
             match self.listener.accept().await {
                 Ok((peer, _)) => {
                     let handler = handler.clone();
+                    let answering = Arc::clone(&self.answering);
                     tokio::spawn(async move {
-                        if let Err(error) = answer(peer, handler).await {
+                        if let Err(error) = answer(peer, handler, &answering).await {
                             tracing::warn!(%error, "control connection");
                         }
                     });
@@ -125,6 +133,33 @@ impl Control {
                     tokio::time::sleep(Duration::from_millis(100)).await;
                 }
             }
+        }
+    }
+}
+
+/// A request that was read and is not answered.
+struct UnderWay(Arc<AtomicUsize>);
+
+impl UnderWay {
+    fn new(all: &Arc<AtomicUsize>) -> Self {
+        all.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(all))
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Placed {
+    /// Waits until nobody waits for an answer: whoever asked for the end is told before the process ends. Not longer than
+    /// a peer has to take its reply.
+    pub(crate) async fn answered(&self) {
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        while self.answering.load(Ordering::Relaxed) > 0 && tokio::time::Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
 }
@@ -156,7 +191,11 @@ fn refuse_if_taken(path: &Path) -> io::Result<()> {
     }
 }
 
-async fn answer<F: Future<Output = Reply>>(mut peer: UnixStream, handler: impl Fn(Request) -> F) -> io::Result<()> {
+async fn answer<F: Future<Output = Reply>>(
+    mut peer: UnixStream,
+    handler: impl Fn(Request) -> F,
+    answering: &Arc<AtomicUsize>,
+) -> io::Result<()> {
     let (reader, mut writer) = peer.split();
     let mut line = String::new();
     let mut reader = tokio::io::BufReader::new(reader.take(MAX_REQUEST));
@@ -165,6 +204,7 @@ async fn answer<F: Future<Output = Reply>>(mut peer: UnixStream, handler: impl F
         // Someone looked whether the socket answers.
         return Ok(());
     }
+    let _under_way = UnderWay::new(answering);
     let reply = match serde_json::from_str::<Request>(&line) {
         Ok(request) => handler(request).await,
         Err(error) => Reply::error(format!("not a command: {error}")),

@@ -163,12 +163,13 @@ async fn serve(config: Arc<Config>, path: &Path, data: Handle, control: Handle) 
         stop,
     });
     proxy.accept_from(proxy.bind_new(&config.listeners)?, &config.listeners);
-    let _control_socket = proxy.start_control(&config)?;
+    let control_socket = proxy.start_control(&config)?;
     proxy.start_http(&config).await?;
     proxy.start_chores(catalog.complete);
     proxy.record(EventKind::Start, &format!("serving {}", path.display()));
     tracing::info!(config = %path.display(), hash = %config.hash, listeners = config.listeners.len(), "serving");
     proxy.until_stopped(stopped).await?;
+    control_socket.answered().await;
     Ok(ExitCode::SUCCESS)
 }
 
