@@ -4,7 +4,7 @@ use bytes::BytesMut;
 use pgward_tests::{Frame, WireClient};
 use pgward_wire::frontend;
 
-use crate::shared;
+use crate::{shared, tags};
 
 async fn session() -> WireClient {
     let pgward = shared().await;
@@ -30,11 +30,6 @@ fn put(out: &mut BytesMut, tag: u8, body: &[u8]) {
 fn values(frames: &[Frame]) -> Vec<String> {
     let value = |frame: &Frame| String::from_utf8_lossy(&frame.body[6..]).into_owned();
     frames.iter().filter(|frame| frame.tag == b'D').map(value).collect()
-}
-
-/// A server that another session had set otherwise reports what it is brought back to, whenever that is (`S`).
-fn tags(frames: &[Frame]) -> String {
-    frames.iter().filter(|frame| frame.tag != b'S').map(|frame| char::from(frame.tag)).collect()
 }
 
 const READ: &str = "SELECT current_setting('cluster_name') FROM patients WHERE id = $1";

@@ -32,6 +32,12 @@ async fn shared() -> &'static Deployment {
     Deployment::shared(env!("CARGO_BIN_EXE_pgward-under-test")).await
 }
 
+/// The types of these messages. A server that another session had set otherwise reports what it is brought back to,
+/// whenever that is (`S`).
+fn tags(frames: &[Frame]) -> String {
+    frames.iter().filter(|frame| frame.tag != b'S').map(|frame| char::from(frame.tag)).collect()
+}
+
 /// What one could tell a server's answer from another's by.
 fn told(frame: &Frame) -> String {
     let body = match frame.tag {

@@ -5,14 +5,14 @@ use std::pin::pin;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::SinkExt;
-use pgward_tests::{Deployment, Frame, WireClient, answers, sqlstate};
+use pgward_tests::{Deployment, WireClient, answers, sqlstate};
 use pgward_wire::frontend;
 use tokio_postgres::binary_copy::BinaryCopyInWriter;
 use tokio_postgres::types::Type;
 use uuid::Uuid;
 
 use crate::copying::copy;
-use crate::shared;
+use crate::{shared, tags};
 
 const REGIONS: [&str; 4] = ["us-east", "us-west", "eu-west", "ap-south"];
 
@@ -238,11 +238,6 @@ async fn each_shard_has_its_record_with_its_patients() {
         assert!(!text.contains(&ids[0].to_string()), "{text}");
     }
     delete(pgward, "Recorded").await;
-}
-
-/// A server that another session had set otherwise reports what it is brought back to, whenever that is (`S`).
-fn tags(frames: &[Frame]) -> String {
-    frames.iter().filter(|frame| frame.tag != b'S').map(|frame| char::from(frame.tag)).collect()
 }
 
 #[tokio::test]
